@@ -74,10 +74,11 @@ def calibrate(  # noqa: PLR0913 - each parameter is an option of the command
         if from_ is not None:
             table = read_table(from_, opened.model)
         else:
-            table, example = _calibrated(opened, list_images(images or [], max_images), method, parameter)
+            pictures = list_images(images or [], max_images, opened.model.require_spec().input.decode.formats)
+            table, example = _calibrated(opened, pictures, method, parameter)
         write_table(table, out, for_, opened.model, example)
-    pictures = f" from {table.images:,} pictures" if table.images else ""
-    typer.echo(f"{out}: ranges of {len(table.ranges):,} tensors{pictures}")
+    source = f" from {table.images:,} pictures" if table.images else ""
+    typer.echo(f"{out}: ranges of {len(table.ranges):,} tensors{source}")
 
 
 def _calibrated(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
 import tempfile
 import traceback
 import warnings
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from plimsoll.cli import (
     bench,
@@ -26,6 +29,7 @@ from plimsoll.cli import (
     serve,
     ship,
     spec,
+    streams,
     targets,
     toolchains,
     verify,
@@ -33,11 +37,29 @@ from plimsoll.cli import (
 )
 from plimsoll.core.version import __version__
 from plimsoll.core.wording import printable
-from plimsoll.errors import PlimsollError
+from plimsoll.errors import InputError, PlimsollError
 from plimsoll.system import native_output
+
+_FAILED_MACHINE = {
+    *(errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG, errno.EMFILE, errno.ENFILE),
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, getattr(errno, "EDQUOT", errno.ENOSPC)),
+}
+"""Errors of files that the machine is to blame for, not Plimsoll."""
+
+
+class _Commands(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; a signal ends it with 128 and the signal's number, where Typer says 130 of all."""
+        try:
+            return super().invoke(ctx)
+        except streams.StoppedError as error:
+            typer.echo("interrupted", err=True)
+            raise typer.Exit(error.exit_code) from None
+
 
 app = typer.Typer(
     name="plimsoll",
+    cls=_Commands,
     help=(
         "Find the fastest deployment of a trained vision model whose answers stay within your budget; prove it, pack"
         " it, run it."
@@ -93,27 +115,44 @@ class _PrintableFormatter(logging.Formatter):
 
 
 def main() -> None:
-    """Run the command line and exit: 0 done, 1 a check failed, 2 bad input, 3 a runtime failed, 130 interrupted."""
+    """Run the command line and exit.
+
+    0 done (also where the reader of the output has closed it), 1 a check failed, 2 bad input or output, 3 a runtime
+    failed, 128 and its number after a signal: 130 after Ctrl-C.
+    """
+    streams.fill_gaps()
     if not os.environ.get("PLIMSOLL_DEBUG"):
         _keep_libraries_silent()
+    streams.prepare()
+    code = _guarded()
+    with suppress(PlimsollError, streams.ClosedOutputError):
+        sys.stdout.flush()
+    sys.exit(code)
+
+
+def _guarded() -> Any:
+    """Run the command, say in words what failed, and return the exit code."""
     try:
-        app()
+        try:
+            app()
+        except SystemExit as end:
+            sys.stdout.flush()
+            return end.code
     except PlimsollError as error:
         _say(error)
-        code = error.exit_code
-    except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
-        code = 130
-    except BrokenPipeError:
-        # The reader of our output (head, less) has closed it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        return error.exit_code
+    except streams.ClosedOutputError:
+        return 0
+    except KeyboardInterrupt:  # outside a command
+        return 130
+    except OSError as error:
+        if error.errno not in _FAILED_MACHINE:
+            return _internal(error)
+        where = f"{error.filename}: " if error.filename else ""
+        _say(InputError(f"{where}{error.strerror}"))
+        return InputError.exit_code
     except Exception as error:  # noqa: BLE001 - the last line of defence: no traceback reaches a user
-        code = _internal(error)
-    else:
-        return
-    sys.stdout.flush()
-    sys.exit(code)
+        return _internal(error)
 
 
 def _keep_libraries_silent() -> None:
@@ -137,11 +176,15 @@ def _say(error: PlimsollError) -> None:
 
 def _internal(error: Exception) -> int:
     """Write the traceback to a file and say where it is."""
-    with tempfile.NamedTemporaryFile(
-        "w", prefix="plimsoll-error-", suffix=".txt", delete=False, encoding="utf-8"
-    ) as log:
-        traceback.print_exception(error, file=log)
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="plimsoll-error-", suffix=".txt", delete=False, encoding="utf-8"
+        ) as log:
+            traceback.print_exception(error, file=log)
+        advice = f"Please report it with {Path(log.name)}"
+    except OSError as reason:
+        advice = f"Its details could not be written: {reason.strerror}"
     typer.secho("internal error: ", fg="red", bold=True, nl=False, err=True)
     typer.echo(printable(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"), err=True)
-    typer.echo(f"  This is a bug in Plimsoll. Please report it with {Path(log.name)}", err=True)
+    typer.echo(f"  This is a bug in Plimsoll. {advice}", err=True)
     return 70

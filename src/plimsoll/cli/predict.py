@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from plimsoll.cli import options
-from plimsoll.errors import InputError
+from plimsoll.cli.destination import FORMATS, Destination, check_model, not_stored
+from plimsoll.errors import PlimsollError
 
 if TYPE_CHECKING:
-    from plimsoll.cli.output import Writer
-    from plimsoll.tasks.base import Task
+    from plimsoll.cli.output import Progress
+    from plimsoll.cli.rows import Writer
+    from plimsoll.inference.walk import LeftOut
 
-FORMATS = ("table", "jsonl", "csv", "parquet")
 _SHOW_AFTER_S = 0.5
 """A progress bar appears only if the work takes longer than this."""
 
@@ -28,6 +28,11 @@ _SHOW_AFTER_S = 0.5
 class _Tally:
     done: int = 0
     failed: int = 0
+    skipped: int = 0
+
+    def skip(self) -> None:
+        """Count a picture that the file has a row of."""
+        self.skipped += 1
 
 
 def predict(  # noqa: PLR0913 - each parameter is an option of the command
@@ -53,6 +58,13 @@ def predict(  # noqa: PLR0913 - each parameter is an option of the command
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write to this file instead of standard output.")
     ] = None,
+    append: Annotated[
+        bool,
+        typer.Option(
+            "--append", help="Go on where the run that wrote --out has ended: what has a row is not answered again."
+        ),
+    ] = False,
+    force: options.Force = False,
     top: Annotated[int | None, typer.Option("--top", min=1, help="Keep only this many of the best labels.")] = None,
     threshold: Annotated[
         float | None,
@@ -67,104 +79,87 @@ def predict(  # noqa: PLR0913 - each parameter is an option of the command
         int | None,
         typer.Option("--batch", min=1, max=1024, help="Pictures in one call of the runtime. Default: what suits it."),
     ] = None,
+    null: Annotated[
+        bool, typer.Option("--null", "-0", help="The list on standard input is separated by NUL characters.")
+    ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 1 if any picture failed, not only if all did.")
     ] = False,
 ) -> None:
     """Run a model on pictures.
 
-    A picture that can't be read becomes a row with its error, and the run goes on. Exits with code 1 if every picture
-    failed (with --strict: if any did).
+    A path that can't be read, or that leads to no picture, becomes a row with its error, and the run goes on. Exits
+    with code 1 if every picture failed (with --strict: if any did). Files that look like pictures but are not read are
+    counted and named at the end.
     """
+    from plimsoll.cli.output import Progress
     from plimsoll.inference.images import find_images
     from plimsoll.inference.predictor import load
+    from plimsoll.inference.walk import LeftOut
     from plimsoll.system import host
 
     host.keep_memory_level()
-    chosen = _format(format_, out)
+    left_out, tally = LeftOut(), _Tally()
+    destination = Destination.of(format_, out, append=append, replace=force)
     with ExitStack() as stack:
         predictor = stack.enter_context(
             load(model, spec=spec, target=target, preprocessing=preprocessing, options=options.settings(set_ or []))
         )
-        writer = _writer(stack, chosen, out, predictor.task, top, paths)
-        predictions = predictor.predict_many(find_images(paths), threshold=threshold, batch=batch)
-        tally = _write_all(predictions, writer, paths)
+        # With a single folder, a table shows paths relative to it.
+        folder = paths[0] if len(paths) == 1 and Path(paths[0]).is_dir() else ""
+        writer, already = destination.open(stack, predictor.task, top, folder)
+        check_model(destination, already, writer, predictor)
+        started = time.perf_counter()
+        formats = predictor.spec.input.decode.formats
+        pictures = not_stored(find_images(paths, formats, null=null, left_out=left_out), already, tally.skip)
+        predictions = predictor.predict_many(pictures, threshold=threshold, batch=batch)
+        progress = Progress(getattr(writer, "console", None), paths, _SHOW_AFTER_S, formats)
+        _write_all(predictions, writer, progress, tally)
+    _end(tally, paths, left_out, time.perf_counter() - started)
     if tally.failed and (strict or tally.failed == tally.done):
         raise typer.Exit(1)
 
 
-def _write_all(predictions: Any, writer: Writer, paths: list[str]) -> _Tally:
-    """Write every row; after Ctrl-C keep the rows so far, say how many they are, and exit with 130."""
-    from plimsoll.cli.output import Progress
-    from plimsoll.inference.images import no_pictures
+def _write_all(predictions: Any, writer: Writer, progress: Progress, tally: _Tally) -> None:
+    """Write every row. After a signal or a failure, keep the rows so far and say how many they are."""
+    from plimsoll.cli.streams import uninterrupted
 
-    tally = _Tally()
-    started = time.perf_counter()
-    progress = Progress(getattr(writer, "console", None), paths, _SHOW_AFTER_S)
     try:
         for prediction in predictions:
-            writer.write(prediction)
-            tally.done += 1
-            tally.failed += prediction.error is not None
+            with uninterrupted():
+                tally.done += 1
+                writer.write(prediction)
+                tally.failed += prediction.error is not None
             progress.advance()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         predictions.close()
         progress.close()
         typer.echo(f"interrupted: the predictions of {tally.done:,} pictures were kept", err=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(getattr(error, "exit_code", 130)) from None
+    except PlimsollError as error:
+        kept_rows = tally.done - writer.unsaved
+        raise type(error)(
+            f"{error.message}; the predictions of {kept_rows:,} pictures were kept", error.hint
+        ) from error
     finally:
         progress.close()
-    if not tally.done:
-        raise no_pictures(paths)
-    _sum_up(tally, time.perf_counter() - started)
-    return tally
 
 
-def _sum_up(tally: _Tally, seconds: float) -> None:
+def _end(tally: _Tally, paths: list[str], left_out: LeftOut, seconds: float) -> None:
+    """Say what was done, and what was left out; raises InputError where there was no picture."""
+    from plimsoll.inference.images import no_pictures
+
+    if not tally.done and not tally.skipped:
+        raise no_pictures(paths, left_out)
+    left_out.log()
     failed = f", {tally.failed:,} failed" if tally.failed else ""
+    skipped = f", {tally.skipped:,} had a row already" if tally.skipped else ""
     logging.getLogger("plimsoll").info(
-        "%s picture%s in %.1f s (%.0f per second)%s",
+        "%s picture%s in %.1f s (%.0f per second)%s%s",
         f"{tally.done:,}",
         "" if tally.done == 1 else "s",
         seconds,
         tally.done / max(seconds, 1e-9),
         failed,
+        skipped,
     )
-
-
-def _format(chosen: str | None, out: Path | None) -> str:
-    if out is None and chosen == "parquet":
-        raise InputError("--format parquet needs a file", "Name it: --out predictions.parquet")
-    if chosen is not None:
-        return chosen
-    if out is not None:
-        return {".csv": "csv", ".parquet": "parquet"}.get(out.suffix.lower(), "jsonl")
-    return "table" if sys.stdout.isatty() else "jsonl"
-
-
-def _writer(stack: ExitStack, format_: str, out: Path | None, task: Task, top: int | None, paths: list[str]) -> Writer:
-    from plimsoll.cli import output
-
-    writer: Writer
-    if format_ == "parquet":
-        assert out is not None  # noqa: S101 - _format has refused it
-        writer = output.Parquet(out, task, top)
-    elif format_ == "table":
-        from rich.console import Console
-
-        # With a single folder, paths are shown relative to it.
-        folder = paths[0] if len(paths) == 1 and Path(paths[0]).is_dir() else ""
-        writer = output.Table(Console(file=_stream(stack, out), highlight=False), task, top, folder)
-    else:
-        writer = (output.JsonLines if format_ == "jsonl" else output.Csv)(_stream(stack, out), task, top)
-    stack.callback(writer.close)
-    return writer
-
-
-def _stream(stack: ExitStack, out: Path | None) -> IO[str]:
-    if out is None:
-        return sys.stdout
-    try:
-        return stack.enter_context(out.open("w", encoding="utf-8", newline=""))
-    except OSError as error:
-        raise InputError(f"can't write {out}: {error.strerror}") from error

@@ -94,9 +94,10 @@ def prove(  # noqa: PLR0913 - each parameter is an option of the command
         if second.model.spec is None:
             second.model = replace(second.model, spec=first.model.require_spec())
         truths = options.labels_of(labels, first.model.require_spec(), images)
-        pictures = list(find_images(images))
+        formats = first.model.require_spec().input.decode.formats
+        pictures = list(find_images(images, formats))
         contract = check_contract(first, [str(picture) for picture in pictures], truths) if truths else None
-        progress = Progress(None, images, _SHOW_AFTER_S)
+        progress = Progress(None, images, _SHOW_AFTER_S, formats)
         stack.callback(progress.close)
         proof = run(
             first,

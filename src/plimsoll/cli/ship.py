@@ -125,7 +125,7 @@ def ship(  # noqa: PLR0913 - each parameter is an option of the command
     config = replace(config, accept_accuracy=accept_accuracy)
     with open_model(model, spec) as resolved:
         truths = options.labels_of(labels, resolved.model.require_spec(), images)
-        parts = split(find_images(images), max_images)
+        parts = split(find_images(images, resolved.model.require_spec().input.decode.formats), max_images)
         folder = WorkFolder.of(work or cache_folder() / "ship", resolved.model, parts)
         with folder.locked():
             search = Search(resolved, parts, folder, config, truths)

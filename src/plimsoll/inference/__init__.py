@@ -4,4 +4,5 @@ predictor  `open_model`: what MODEL means; `load`, `Predictor`: answer one pictu
 stream     many pictures in several threads, answered in order
 spec_check whether a Spec and its network do together what the Spec says
 images     `find_images`: which pictures the paths of a command mean
+walk       the pictures in folders and patterns, and what is left out there; `path_list`: lists on standard input
 """

@@ -1,105 +1,100 @@
-"""Find the pictures that a command's paths refer to: files, folders, patterns, or a list on standard input."""
+"""Find the pictures that a command's paths refer to: files, folders, patterns, or a list on standard input.
+
+A path that leads to no picture never ends a run: it comes out as an `UnreadablePath`, which becomes a row with its
+error. What a folder holds beside pictures is counted in `LeftOut`, and named at the end.
+"""
 
 from __future__ import annotations
 
 import glob
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 
+from plimsoll.core.wording import printable
 from plimsoll.errors import InputError
-
-SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-"""Suffixes of the pictures in a folder. A file named explicitly, by a pattern or in a list may have any."""
-
-_CHUNK = 1 << 16
-_MAX_LINE = 1 << 16
+from plimsoll.inference.path_list import listed_paths
+from plimsoll.inference.walk import ALWAYS, LeftOut, UnreadablePath, Walk, shortened, suffixes
+from plimsoll.spec.steps import ImageFormat
 
 
-def find_images(paths: Iterable[str]) -> Iterator[str]:
-    """Yield the picture paths that `paths` refer to, one by one, holding at most one folder's names.
+def find_images(
+    paths: Iterable[str],
+    formats: Iterable[ImageFormat] = (),
+    *,
+    null: bool = False,
+    left_out: LeftOut | None = None,
+) -> Iterator[str]:
+    """Yield the picture paths that `paths` refer to, one by one and always in the same order.
 
-    A folder is walked recursively, in sorted order, without following links to folders and without hidden names. `-` is
-    a list on standard input, one path per line. A missing path is yielded as it is, so that it becomes a row with an
-    error.
+    A folder is walked recursively, first its files in the order of their names, then its folders. Links to folders are
+    not followed; hidden names, and whatever is no regular file, are left out. At most one folder's names are in memory.
+    `-` is a list on standard input, one path a line, or separated by NUL characters with `null`. A path that leads to
+    no picture is yielded as it is, or as an `UnreadablePath` where reading it would not tell the reason.
+
+    `formats` are those that the Spec accepts: a folder's HEIC and AVIF files are left out unless they are among them.
+    What is left out is counted in `left_out`; without it, it is logged after the last path.
     """
+    walk = Walk(LeftOut() if left_out is None else left_out, formats)
     for path in paths:
         if path == "-":
-            yield from _lines(0)
-        elif Path(path).is_dir():
-            yield from _walk(path)
-        elif glob.has_magic(path) and not Path(path).exists():
-            yield from _matches(path)
+            yield from listed_paths(0, b"\0" if null else b"\n")
+        elif os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for names that are too long, and takes "" for "."
+            yield from walk.folder(path)
+        elif glob.has_magic(path) and not os.path.lexists(path):
+            yield from walk.pattern(path)
         else:
-            yield path
+            yield path if path else UnreadablePath(path, "the path is empty")
+    if left_out is None:
+        walk.left_out.log()
 
 
-def list_images(paths: Sequence[str], limit: int | None = None) -> list[str]:
+def list_images(paths: Sequence[str], limit: int | None = None, formats: Iterable[ImageFormat] = ()) -> list[str]:
     """Return the pictures that `paths` refer to, at most `limit` of them, evenly spread; raises InputError for none,
-    and for a missing path."""
+    and for a missing path. A folder that can't be listed is left out, with a warning."""
     check_exist(paths)
-    listed = list(find_images(paths))
+    left_out = LeftOut()
+    listed = []
+    for path in find_images(paths, formats, left_out=left_out):
+        if isinstance(path, UnreadablePath):
+            logging.getLogger("plimsoll").warning("left out: %s: %s", path, path.reason)
+        else:
+            listed.append(path)
     if not listed:
-        raise no_pictures(paths)
+        raise no_pictures(paths, left_out)
+    left_out.log()
     if limit is None or len(listed) <= limit:
         return listed
     return [listed[index * len(listed) // limit] for index in range(limit)]
 
 
 def check_exist(paths: Iterable[str]) -> None:
-    """Raise InputError if a path is neither a file, a folder nor a pattern."""
+    """Raise InputError if a path is neither a file, a folder, a pattern nor `-`, or if a pattern matches nothing."""
     for path in paths:
-        if path != "-" and not glob.has_magic(path) and not Path(path).exists():
-            raise InputError(f"{path}: no such file or folder", "Pictures are given as files, folders or patterns.")
+        if path == "-" or os.path.lexists(path):
+            continue
+        if not glob.has_magic(path):
+            raise InputError(
+                f"'{printable(path)}': no such file or folder",
+                "Pictures are given as files, folders or patterns.",
+            )
+        matches = Walk(LeftOut()).pattern(path)
+        first = next(matches)
+        if isinstance(first, UnreadablePath) and all(isinstance(match, UnreadablePath) for match in matches):
+            raise InputError(f"'{printable(path)}': {first.reason}")
 
 
-def no_pictures(paths: Sequence[str]) -> InputError:
+def no_pictures(paths: Sequence[str], left_out: LeftOut) -> InputError:
     """Return the error for paths without any picture."""
+    where = ", ".join("standard input" if path == "-" else shortened(path) for path in paths)
+    there = f"; left out: {left_out}" if left_out.counts else ""
     return InputError(
-        f"no pictures in {', '.join('standard input' if path == '-' else path for path in paths)}",
-        f"In a folder, pictures are the files whose names end in {', '.join(sorted(SUFFIXES))}.",
+        f"no pictures in {where}{there}",
+        f"In a folder, pictures are the files whose names end in {', '.join(sorted(suffixes(ALWAYS)))}.",
     )
 
 
-def count_images(paths: Iterable[str]) -> int | None:
+def count_images(paths: Iterable[str], formats: Iterable[ImageFormat] = ()) -> int | None:
     """Return how many pictures `paths` refer to, or None for a list on standard input."""
     listed = list(paths)
-    return None if "-" in listed else sum(1 for _ in find_images(listed))
-
-
-def _walk(folder: str) -> Iterator[str]:
-    def refuse(error: OSError) -> None:
-        raise InputError(f"{error.filename}: can't list the folder: {error.strerror}")
-
-    for here, folders, files in os.walk(folder, onerror=refuse):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
-                yield os.path.join(here, name)  # noqa: PTH118 - half the time of pathlib, and this runs once a picture
-
-
-def _matches(pattern: str) -> Iterator[str]:
-    matched = False
-    for path in sorted(glob.iglob(pattern, recursive=True)):  # noqa: PTH207 - Path.glob takes no absolute patterns
-        if not Path(path).is_dir():
-            matched = True
-            yield path
-    if not matched:
-        raise InputError(f"no file matches '{pattern}'")
-
-
-def _lines(descriptor: int) -> Iterator[str]:
-    """Yield the lines of a file descriptor as they arrive.
-
-    Not through sys.stdin: a thread blocked in its buffer would keep the interpreter from exiting.
-    """
-    rest = b""
-    while chunk := os.read(descriptor, _CHUNK):
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield from (os.fsdecode(line.rstrip(b"\r")) for line in lines if line.strip())
-        if len(rest) > _MAX_LINE:
-            raise InputError(
-                "the list on standard input has a line of more than 65,536 bytes", "Write one path per line."
-            )
-    if rest.strip():
-        yield os.fsdecode(rest.rstrip(b"\r"))
+    return None if "-" in listed else sum(1 for _ in find_images(listed, formats, left_out=LeftOut()))

@@ -23,6 +23,7 @@ from plimsoll.core.target import Target
 from plimsoll.errors import PlimsollError
 from plimsoll.inference.frames import Frame, WorstFrame, answer_worst
 from plimsoll.inference.pictures import Picture, loaded_source, name_of
+from plimsoll.inference.walk import UnreadablePath
 from plimsoll.preprocessing import DecodedPicture, ImageGeometry, PictureSource
 from plimsoll.spec import Spec
 from plimsoll.tasks import Answer, Task
@@ -236,6 +237,9 @@ class Stream:
     def _prepare(self, index: int, picture: Picture) -> None:
         """Read a picture and run its input steps; if that completes a batch, answer it."""
         name = name_of(picture)
+        if isinstance(picture, UnreadablePath):
+            self._done.put({index: Prediction(name, None, picture.reason)})
+            return
         started = time.perf_counter()
         try:
             data = loaded_source(picture)

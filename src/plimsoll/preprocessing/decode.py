@@ -87,7 +87,7 @@ def read(source: bytes | Path) -> bytes:
             raise ImageError(f"the file is larger than {MAX_FILE_BYTES // 1_000_000} MB", _TOO_LARGE)
         return source
     try:
-        return files.read_bytes(source, MAX_FILE_BYTES)
+        return files.read_bytes(source, MAX_FILE_BYTES, regular=True)
     except OSError as error:
         hint = _TOO_LARGE if error.errno == errno.EFBIG else ""
         raise ImageError(f"can't read the file: {error.strerror}", hint) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import difflib
 import io
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def read_labels(source: Path, known: Iterable[str], images: Path | None = None) 
 
 def label_of(labels: Mapping[str, str], picture: str) -> str | None:
     """Return a picture's label, or None."""
-    return labels.get(str(Path(picture).resolve()))
+    return labels.get(os.path.realpath(picture))  # Path.resolve raises for a loop of links
 
 
 def _read_folder(folder: Path) -> dict[str, str]:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pyarrow.parquet
 from rich.console import Console
 
-from plimsoll.cli import output
+from plimsoll.cli import output, rows
+from plimsoll.cli.parquet import Parquet
 from plimsoll.inference.predictor import Prediction
 from plimsoll.spec.files import validate
 from plimsoll.tasks import decoder
@@ -49,8 +50,8 @@ def test_a_text_that_a_picture_shows_reaches_no_terminal_as_codes(tmp_path: Path
     shown, lines, sheet = io.StringIO(), io.StringIO(), io.StringIO()
     for writer in (
         output.Table(Console(file=shown, width=200), task, top=None),
-        output.JsonLines(lines, task, None),
-        output.Csv(sheet, task, None),
+        rows.JsonLines(lines, task, None),
+        rows.Csv(sheet, task, None),
     ):
         writer.write(Prediction("a.jpg", answer, None))
         writer.close()
@@ -58,7 +59,7 @@ def test_a_text_that_a_picture_shows_reaches_no_terminal_as_codes(tmp_path: Path
         assert not {"\x1b", "\x9b", "\u202e"} & set(written)
     assert json.loads(lines.getvalue())["text"] == text
     assert next(csv.DictReader(io.StringIO(sheet.getvalue())))["text"] == text
-    parquet = output.Parquet(tmp_path / "rows.parquet", task, None)
+    parquet = Parquet(tmp_path / "rows.parquet", task, None)
     parquet.write(Prediction("a.jpg", answer, None))
     parquet.close()
     [row] = pyarrow.parquet.read_table(tmp_path / "rows.parquet").to_pylist()
