@@ -53,7 +53,7 @@ def folder(tmp_path: Path) -> Path:
 def run(*arguments: str | Path, setup: Callable[[], object] | None = None, **more: Any) -> Done:
     """Run a command; `setup` runs in its process before it."""
     more = {"capture_output": True, "stdin": subprocess.DEVNULL} | more
-    done = subprocess.run([*COMMAND, *map(os.fspath, arguments)], timeout=120, check=False, preexec_fn=setup, **more)
+    done = subprocess.run([*COMMAND, *map(str, arguments)], timeout=120, check=False, preexec_fn=setup, **more)
     assert b"Traceback" not in (done.stderr or b"")
     return done
 
@@ -100,7 +100,7 @@ def paths(path: Path) -> list[str]:
 )
 def test_names_of_every_kind_in_every_encoding(net: list[str], folder: Path, encoding: str, form: str) -> None:
     for name in ODD:
-        shutil.copy(folder / "0.png", os.fsencode(folder) + b"/" + name)
+        shutil.copy(folder / "0.png", folder / os.fsdecode(name))
     done = run("predict", *net, folder, "--format", form, env={**os.environ, "PYTHONIOENCODING": encoding})
     assert done.returncode == 0, done.stderr
     text = done.stdout.decode(encoding)
@@ -294,7 +294,7 @@ def test_a_reader_that_has_seen_enough_ends_the_run_with_0(net: list[str], folde
 
 def test_closed_standard_streams_take_no_other_file_s_place(net: list[str], folder: Path) -> None:
     out = folder.parent / "a.jsonl"
-    done = subprocess.run(
+    done: Done = subprocess.run(
         ["sh", "-c", '"$@" <&- >&- 2>&-', "sh", *COMMAND, "predict", *net, str(folder), "--out", str(out)],
         timeout=120,
         check=False,
