@@ -91,7 +91,8 @@ def _undo_quantization(proto: ModelProto) -> None:
 
 def limits_of(graph: Graph, names: Iterable[str]) -> dict[str, tuple[float, float]]:
     """Return the ranges that Q/DQ pairs gave tensors of a network that `to_float` changed, as far as they are known:
-    each lies between a Clip's constant limits, by the operator that makes it or by the only one that reads it."""
+    each lies between a Clip's constant limits, by the operator that makes it or by the only one that reads it. What
+    only such a Clip reads has its range too: the rest is cut off."""
     limits = {}
     for name in names:
         maker = graph.maker.get(name)
@@ -100,6 +101,8 @@ def limits_of(graph: Graph, names: Iterable[str]) -> dict[str, tuple[float, floa
         between = [_clip_limits(graph, node) for node in (maker, graph.sole_reader(name)) if node is not None]
         if known := next(filter(None, between), None):
             limits[name] = known
+            if maker is not None and _clip_limits(graph, maker) == known and graph.sole_reader(maker.input[0]):
+                limits[str(maker.input[0])] = known
     return limits
 
 

@@ -220,10 +220,12 @@ class Statistics:
     ) -> dict[str, tuple[float, float]]:
         """Return each tensor's range: the network's own where it has one, else by a method; see `calibrators.range_of`.
         Raises InputError."""
-        return {
-            name: self.own_ranges.get(name) or range_of(statistics, method, parameter, symmetry)
+        observed = {
+            name: range_of(statistics, method, parameter, symmetry)
             for name, statistics in self.tensors.items()
+            if name not in self.own_ranges
         }
+        return observed | self.own_ranges
 
     def calibration(self, method: str, parameter: float | None = None, *, symmetry: Symmetry = "auto") -> Calibration:
         """Return the table of ranges by a method, ready to be written or used."""
