@@ -183,10 +183,14 @@ def tree_bytes(pid: int) -> int | None:
 
 
 def _descendants(pid: int) -> Iterator[int]:
-    """Yield a process's descendants, as far as the kernel lists them."""
-    for listed in Path(f"/proc/{pid}/task").glob("*/children"):
+    """Yield a process's descendants, as far as the kernel lists them: any may end meanwhile."""
+    try:
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+    except OSError:
+        return
+    for task in tasks:
         try:
-            children = [int(child) for child in listed.read_text().split()]
+            children = [int(child) for child in (task / "children").read_text().split()]
         except OSError:
             continue
         for child in children:

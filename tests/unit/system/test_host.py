@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,19 @@ def test_it_describes_this_machine() -> None:
     assert facts["cores"] == host.cores() >= 1
     assert facts["processor"]
     assert isinstance(facts["instruction_sets"], list)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the kernel lists no processes")
+def test_children_that_end_while_they_are_counted_are_no_error() -> None:
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    assert list(host._descendants(ended.pid)) == []
+    with subprocess.Popen(["sleep", "60"]) as child:
+        try:
+            assert child.pid in list(host._descendants(os.getpid()))
+            assert (host.tree_bytes(os.getpid()) or 0) > (host.resident_bytes(os.getpid()) or 0) / 2
+        finally:
+            child.kill()
 
 
 def test_memory() -> None:
