@@ -85,7 +85,8 @@ docs: $(STAMP)/dev
 	@$(BIN)/python benchmarks/fast_preprocessing.py examples/photos --write
 	@$(BIN)/python tools/pages.py
 
-# Results stay in $(STAMP)/support: what was measured isn't measured again. PLIMSOLL_AGPL=1 adds networks under the AGPL.
+# Results stay in $(STAMP)/support: what was measured isn't measured again. PLIMSOLL_AGPL=1 adds networks under the AGPL,
+# PLIMSOLL_REPOSITORIES=folder those that are read from clones in it (docs/support.md says which).
 support: $(STAMP)/dev
 	@mkdir -p $(STAMP)/support
 	@echo "== real networks × every target of the processor (hours; toolchains and packages that can be fetched) =="

