@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from plimsoll.serve.access.authorizer import AccessSettings, Authorizer
 from plimsoll.serve.http.app import HttpApp
 from plimsoll.serve.http.endpoints import Endpoint, Handler, Method
-from plimsoll.serve.http.server import Address, uvicorn_config
+from plimsoll.serve.http.listener import Address, uvicorn_config
 from plimsoll.serve.log import LineHandler, LogSettings
 from plimsoll.serve.metrics import Metrics
 from plimsoll.serve.pipeline import Pipeline

@@ -20,7 +20,7 @@ import uvicorn
 from numpy.typing import NDArray
 
 from plimsoll.serve.http.app import application
-from plimsoll.serve.http.server import Address, uvicorn_config
+from plimsoll.serve.http.listener import Address, uvicorn_config
 from plimsoll.serve.pipeline import Pipeline
 from plimsoll.serve.pool import PlanOptions
 from plimsoll.serve.service import ModelConfig, Service

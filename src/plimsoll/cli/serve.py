@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from plimsoll.core.target import Target
     from plimsoll.serve.pool import PlanOptions
     from plimsoll.serve.service import ModelConfig
+    from plimsoll.serve.signals import Signals
 
 
 def serve(  # noqa: PLR0913 - each parameter is an option of the command
@@ -67,27 +68,39 @@ def serve(  # noqa: PLR0913 - each parameter is an option of the command
             at_least="0s",
         ),
     ] = None,
-    certificate: Annotated[Path | None, typer.Option(help="TLS certificate file; needs --key.")] = None,
-    key: Annotated[Path | None, typer.Option(help="Private key of the TLS certificate.")] = None,
+    certificate: Annotated[
+        Path | None, typer.Option(help="TLS certificate, a PEM file; it may hold the private key too.")
+    ] = None,
+    key: Annotated[Path | None, typer.Option(help="Private key of the TLS certificate, a PEM file.")] = None,
+    unix_socket: Annotated[
+        Path | None, typer.Option("--unix-socket", help="Listen on a Unix socket here, in place of --host and --port.")
+    ] = None,
+    root_path: Annotated[
+        str, typer.Option("--root-path", help="The prefix below which a proxy shows the service, for example /vision.")
+    ] = "",
 ) -> None:
     """Serve models over HTTP and gRPC.
 
     Try them in a browser at /; the API is described at /openapi.json. Each model has its own worker processes; one that
     dies or hangs is replaced. SIGTERM drains, SIGHUP reloads the models.
     """
+    from plimsoll.serve.signals import Signals
+
+    signals = None if plan else Signals()  # before anything slow
     from plimsoll.serve.pool import PlanOptions
 
     _check_installed(grpc=grpc_port is not None)
     plan_options = PlanOptions(workers, threads, max_batch, max_delay, objective)
     configs = _model_configs(models, spec, target, (preprocessing, options.settings(set_ or [])), plan_options)
-    if plan:
+    if signals is None:
         for model in configs:
             typer.echo(f"{model.name}:")
             for reason in model.plan().why:
                 typer.echo(f"  {reason}")
         return
     overrides = {} if grace is None else {"grace": grace}
-    _run(configs, config, overrides, (host, port, certificate, key, grpc_port))
+    address = (host, port, certificate, key, grpc_port, unix_socket, root_path)
+    _run(configs, (config, overrides), address, signals)
 
 
 def _check_installed(*, grpc: bool) -> None:
@@ -111,18 +124,22 @@ def _check_installed(*, grpc: bool) -> None:
 
 def _run(
     configs: list[ModelConfig],
-    config: Path | None,
-    overrides: Mapping[str, Any],
-    address: tuple[str, int, Path | None, Path | None, int | None],
+    settings_from: tuple[Path | None, Mapping[str, Any]],
+    address: tuple[str, int, Path | None, Path | None, int | None, Path | None, str],
+    signals: Signals,
 ) -> None:
     from plimsoll.serve.http import server
+    from plimsoll.serve.http.listener import Address
     from plimsoll.serve.service import Service
     from plimsoll.serve.settings import read
 
-    settings = read(config, overrides)
+    settings = read(*settings_from)
     names = ", ".join(model.name for model in configs)
     server.run(
-        Service(settings, configs), server.Address(*address), lambda url: typer.echo(f"plimsoll: {names} at {url}")
+        Service(settings, configs),
+        Address(*address),
+        lambda url: typer.echo(f"plimsoll: {names} at {url}"),
+        signals,
     )
 
 

@@ -22,6 +22,9 @@ Around it:
 ```
 messages       what was requested, what came of it, what failed
 settings       limits and timeouts
+parsing        JSON and base64, counted before they are built
+folders        where files lie, and what is removed when
+signals        what the operating system asks for
 pool           the workers of one version: how many and why; started, watched, replaced
 metrics        counters, for Prometheus and for the Open Inference Protocol
 log tracing    what operators see

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.core.target import Target
-from plimsoll.errors import CheckError, ImageError, InputError, PlimsollError
+from plimsoll.errors import CheckError, ImageError, InputError, ModelError, PlimsollError
 from plimsoll.inference.frames import Frame, answer_worst
 from plimsoll.inference.predictor import Predictor, ResolvedModel, open_model
 from plimsoll.preprocessing import ImageGeometry
@@ -249,7 +249,10 @@ def _run_or_split(group: Sequence[_Item], run: Callable[[Sequence[_Item]], None]
         run(group)
     except PlimsollError as error:
         if len(group) == 1:
-            group[0].fail(Problem.of(error))
+            problem = Problem.of(error)
+            if isinstance(error, ModelError):  # such as scores that are NaN: no fault of who sent the picture
+                problem = replace(problem, kind="failed", status=500)
+            group[0].fail(problem)
             return
         for item in group:
             _run_or_split([item], run)

@@ -161,7 +161,7 @@ _Model = TypeVar("_Model", bound=BaseModel)
 class ReplyModel(BaseModel):
     """Base of what the service answers: it has the keys that it describes, and no others."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="null")
 
 
 @dataclass(frozen=True)

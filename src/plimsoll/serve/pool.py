@@ -14,6 +14,7 @@ from typing import Any, Literal
 from plimsoll.core import duration
 from plimsoll.core.target import Target
 from plimsoll.errors import InputError
+from plimsoll.serve.folders import ServiceFolder
 from plimsoll.serve.ipc import Arena
 from plimsoll.serve.messages import ModelMetadata, RequestError
 from plimsoll.serve.settings import MEBIBYTE, Settings
@@ -168,6 +169,7 @@ class Pool:
     plan: WorkerPlan
     settings: Settings
     inbound: Arena
+    folder: ServiceFolder
     callbacks: PoolCallbacks
     workers: list[WorkerHandle] = field(default_factory=list)
     """All that were started and have not ended."""
@@ -187,9 +189,13 @@ class Pool:
         """Start all workers; returns what the model is. The first one checks the golden vectors. Raises RequestError
         where the model can't be served."""
         pairs = [self._new_worker(verify=index == 0) for index in range(self.plan.workers)]
+        opening = [asyncio.ensure_future(self._open(*pair)) for pair in pairs]
         try:
-            started = await asyncio.gather(*(self._open(*pair) for pair in pairs))
-        except RequestError:
+            started = await asyncio.gather(*opening)
+        except BaseException:
+            for worker, _ in pairs:  # those that have no process yet end as soon as they have one
+                worker.kill("another worker of this version failed to start")
+            await asyncio.gather(*opening, return_exceptions=True)
             await self.close()
             raise
         self._supervisors = [asyncio.create_task(self._supervise(worker)) for worker, _ in pairs]
@@ -232,7 +238,7 @@ class Pool:
     def _new_worker(self, *, verify: bool) -> tuple[WorkerHandle, dict[str, Any]]:
         """Return a worker that is not started yet, and its configuration."""
         self._last_number += 1
-        worker = WorkerHandle(self._last_number, self.settings.folder, self.settings.outbound_bytes)
+        worker = WorkerHandle(self._last_number, self.folder, self.settings.outbound_bytes)
         self.workers.append(worker)
         return worker, {**self.config, "verify": verify}
 
@@ -254,10 +260,15 @@ class Pool:
         return min(limit, max(2 * self.settings.heartbeat_timeout, _SILENCE_FACTOR * self._longest_silence))
 
     async def _supervise(self, worker: WorkerHandle) -> None:
-        """Listen to a worker, and to those that replace it, one after another."""
+        """Listen to a worker, and to those that replace it, one after another; nothing but closing ends this."""
         failures = 0
         while True:
-            reason = await worker.listen(self.callbacks.on_result)
+            try:
+                reason = await worker.listen(self.callbacks.on_result)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the worker must be replaced
+                _log.exception("%s: a bug while listening to worker %d", self.name, worker.number)
+                worker.kill(f"died: {type(error).__name__} in the service")
+                reason = await worker.end()
             failures = 0 if worker.batches_done else failures + 1
             self._remove(worker, reason)
             if self._closing:
@@ -280,12 +291,16 @@ class Pool:
                 return worker
             try:
                 await self._open(worker, config)
-            except RequestError as error:
+            except Exception as error:  # noqa: BLE001 - a bug is tried again as well, and told
                 failures += 1
-                self.start_failure = error.message if failures > 1 else self.start_failure
-                self.callbacks.on_restart("start_failed")
-                _log.error("%s: a worker failed to start: %s", self.name, error)
+                text = str(error) if isinstance(error, RequestError) else f"{type(error).__name__}: {error}"
+                self.start_failure = text if failures > 1 else self.start_failure
+                _log.error(
+                    "%s: a worker failed to start: %s", self.name, text, exc_info=not isinstance(error, RequestError)
+                )
+                worker.kill("start_failed")
                 self._remove(worker, await worker.end())
+                self.callbacks.on_restart("start_failed")
             else:
                 return worker
 
@@ -299,7 +314,8 @@ class Pool:
         self.callbacks.on_change()
 
     async def _watch(self) -> None:
-        """End workers that hang or hold too much memory."""
+        """End workers that hang or hold too much memory; one that can't be looked at keeps none of the others from
+        it."""
         while True:
             before = time.monotonic()
             await asyncio.sleep(_WATCH_S)

@@ -24,6 +24,9 @@ from plimsoll.serve.pool import Pool
 from plimsoll.serve.settings import Settings
 from plimsoll.serve.worker_handle import Batch, Item, ItemKind, WorkerHandle
 
+LOADING = "the model is loading"
+_LOADING_S = 2.0
+"""When to ask again for a model that is loading."""
 _SMOOTHING = 0.2
 """Weight of the newest value in a moving average."""
 
@@ -42,8 +45,12 @@ class Queue:
     _last: float = -math.inf
 
     def admit(self, rows: int, retry_after: float) -> None:
-        """Raise RequestError where there is no room for so many more."""
-        if self.rows + rows > self.limit:
+        """Raise RequestError where the queue is full.
+
+        A request with many pictures needs no more room than one with a single picture, or it would never get in while
+        others fill each place that becomes free; so the queue may hold one request more than its limit.
+        """
+        if self.rows >= self.limit:
             message = f"the queue is full: {self.rows:,} of {self.limit:,} pictures are waiting, and {rows:,} more came"
             raise RequestError(
                 Problem("overloaded", message, "Try again later, or send fewer at once.", 503, retry_after)
@@ -157,7 +164,7 @@ class Scheduler:
         self.statistics = ModelStatistics()
         self.pool: Pool | None = None
         """The workers of the current version; None if no version is loaded."""
-        self.closed_because = "the model is loading"
+        self.closed_because = LOADING
         """Why `pool` is None."""
         self._settings, self._memory, self._metrics = settings, memory, metrics
         self._queue = Queue(settings.max_queue, time.monotonic)
@@ -202,7 +209,9 @@ class Scheduler:
 
     def _admit(self, kind: ItemKind, inputs: Sequence[Any]) -> None:
         if self.pool is None:
-            raise unavailable(f"{self.name}: {self.closed_because}")
+            raise unavailable(
+                f"{self.name}: {self.closed_because}", _LOADING_S if self.closed_because == LOADING else None
+            )
         # A worker that is merely being replaced is back in a second, which is worth waiting for.
         if not self.pool.ready and self.pool.start_failure:
             raise unavailable(f"{self.name}: no worker is ready: {self.pool.start_failure}", self.pool.backoff + 1)

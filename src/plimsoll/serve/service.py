@@ -7,18 +7,16 @@ import asyncio
 import contextlib
 import logging
 import os
-import shutil
-import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 
-from plimsoll.bundle import Bundle
-from plimsoll.core.target import REFERENCE_TARGET, Target
+from plimsoll.core.target import Target
 from plimsoll.errors import PlimsollError
+from plimsoll.serve.folders import ServiceFolder, Snapshot
 from plimsoll.serve.ipc import Array
 from plimsoll.serve.messages import (
     InferenceResult,
@@ -32,7 +30,7 @@ from plimsoll.serve.messages import (
 from plimsoll.serve.metrics import Metrics, ModelStatistics
 from plimsoll.serve.pipeline import ReceiveLimit
 from plimsoll.serve.pool import PlanOptions, Pool, PoolCallbacks, WorkerPlan
-from plimsoll.serve.scheduler import InboundMemory, Scheduler
+from plimsoll.serve.scheduler import LOADING, InboundMemory, Scheduler
 from plimsoll.serve.settings import Settings
 from plimsoll.serve.worker_handle import WorkerHandle
 from plimsoll.system import host
@@ -64,58 +62,27 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class Snapshot:
-    """A bundle's files as they were when it was loaded: a worker that starts later must find the same."""
+class Shared:
+    """What all models of a service have together."""
 
-    reference: str
-    """What workers open: a zoo name, a model file, or the folder of the bundle's copy."""
-    size: int
-    """Bytes of the network's files, as far as they are known."""
-    _folder: str | None = None
-
-    @classmethod
-    def take(cls, reference: str, parent: Path | None) -> Snapshot:
-        """Copy a bundle into a folder of its own below `parent`, every file checked; anything else is used where it is.
-        Raises BundleError."""
-        path = Path(reference)
-        if not (path.is_dir() or path.suffix.lower() == ".zip"):
-            return cls(reference, path.stat().st_size if path.is_file() else 0)
-        with Bundle.open(path) as bundle:
-            copy = tempfile.mkdtemp(prefix="plimsoll-served-", dir=parent)
-            try:
-                shutil.copytree(bundle.folder, copy, dirs_exist_ok=True)
-            except BaseException:
-                shutil.rmtree(copy, ignore_errors=True)
-                raise
-            return cls(copy, bundle.model.size, copy)
-
-    def target(self) -> Target:
-        """Return the target that a bundle was packed for; anything else runs on the reference target by
-        default."""
-        if not Path(self.reference).is_dir():
-            return REFERENCE_TARGET
-        with Bundle.open(Path(self.reference)) as bundle:
-            return bundle.target
-
-    def remove(self) -> None:
-        """Remove the copy."""
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+    metrics: Metrics
+    memory: InboundMemory
+    folder: ServiceFolder
 
 
 class ServedModel:
     """A model by its name."""
 
-    def __init__(self, config: ModelConfig, settings: Settings, memory: InboundMemory, metrics: Metrics) -> None:
+    def __init__(self, config: ModelConfig, settings: Settings, shared: Shared) -> None:
         self.name = config.name
         self.config = config
         self.plan: WorkerPlan | None = None
         self.metadata: ModelMetadata | None = None
         self.state: State = "loading"
-        self.reason = "the model is loading"
+        self.reason = LOADING
         """Why the state is not ready."""
-        self.scheduler = Scheduler(config.name, settings, memory, metrics)
-        self._settings, self._memory, self._metrics = settings, memory, metrics
+        self.scheduler = Scheduler(config.name, settings, shared.memory, shared.metrics)
+        self._settings, self._shared = settings, shared
         self._loads = 0
         self._snapshot: Snapshot | None = None
         self._retiring: set[asyncio.Task[None]] = set()
@@ -143,18 +110,20 @@ class ServedModel:
         Raises RequestError where it can't be loaded; then the current version stays.
         """
         async with self._load_lock:
+            snapshot = None
             try:
-                snapshot = await asyncio.to_thread(Snapshot.take, self.config.reference, self._settings.folder)
-            except PlimsollError as error:
-                self._load_failed(error)
-                raise unavailable(f"{self.name}: {error.message}") from error
-            try:
+                snapshot = await asyncio.to_thread(self._take_snapshot)
                 pool, metadata = await self._start_pool(snapshot)
-            except PlimsollError as error:
-                await asyncio.to_thread(snapshot.remove)
+            except BaseException as error:
+                if snapshot is not None:
+                    await asyncio.to_thread(snapshot.remove)
+                if isinstance(error, OSError):
+                    error = _no_room(error)
+                if not isinstance(error, PlimsollError):
+                    raise
                 self._load_failed(error)
                 if isinstance(error, RequestError):
-                    raise
+                    raise error from None
                 raise unavailable(f"{self.name}: {error.message}") from error
             old_pool, self.scheduler.pool = self.scheduler.pool, pool
             old_snapshot, self._snapshot = self._snapshot, snapshot
@@ -163,6 +132,9 @@ class ServedModel:
             self._pool_changed()
             if old_pool is not None:
                 self._retire(old_pool, old_snapshot)
+
+    def _take_snapshot(self) -> Snapshot:
+        return Snapshot.take(self.config.reference, self._shared.folder.path())
 
     async def unload(self) -> None:
         """Stop serving it; what was accepted is finished."""
@@ -231,9 +203,9 @@ class ServedModel:
             "decoders": plan.decoders,
             "max_batch": plan.max_batch,
         }
-        scheduler = self.scheduler
-        callbacks = PoolCallbacks(scheduler.on_result, scheduler.on_lost, self._pool_changed, self._count_restart)
-        pool = Pool(self.name, worker_config, plan, self._settings, self._memory.arena, callbacks)
+        scheduler, shared = self.scheduler, self._shared
+        callbacks = PoolCallbacks(scheduler.on_result, scheduler.on_lost, self._pool_changed, self._restarted)
+        pool = Pool(self.name, worker_config, plan, self._settings, shared.memory.arena, shared.folder, callbacks)
         return pool, await pool.start()
 
     def _stop(self, reason: str) -> None:
@@ -260,8 +232,24 @@ class ServedModel:
                 self.scheduler.fail_waiting(self.reason, pool.backoff + 1)
         self.scheduler.dispatch()
 
-    def _count_restart(self, reason: str) -> None:
-        self._metrics.restarts.labels(self.name, reason).inc()
+    def _restarted(self, reason: str) -> None:
+        """Count a worker that was replaced; where the copy of its bundle is gone, load the model anew."""
+        self._shared.metrics.restarts.labels(self.name, reason).inc()
+        copy_is_gone = reason == "start_failed" and self._snapshot is not None and self._snapshot.is_gone
+        if copy_is_gone and not self._load_lock.locked():
+            _log.warning("%s: somebody removed the copy of its bundle; loading it anew", self.name)
+            self._in_background(self._reload())
+
+    async def _reload(self) -> None:
+        try:
+            await self.load()
+        except PlimsollError as error:
+            _log.error("%s: can't be loaded anew: %s", self.name, error)
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
 
     def _retire(self, pool: Pool, snapshot: Snapshot | None) -> None:
         """Let an old version finish what it has, in the background."""
@@ -273,9 +261,11 @@ class ServedModel:
             if snapshot is not None:
                 await asyncio.to_thread(snapshot.remove)
 
-        task = asyncio.create_task(finish())
-        self._retiring.add(task)
-        task.add_done_callback(self._retiring.discard)
+        self._in_background(finish())
+
+
+def _no_room(error: OSError) -> RequestError:
+    return unavailable(f"the model's files can't be read, or copied: {error.strerror or error}")
 
 
 _log = logging.getLogger("plimsoll.serve")
@@ -289,8 +279,10 @@ class Service:
         self.metrics = Metrics()
         self.memory = InboundMemory(settings.shared_bytes)
         self.receive_limit = ReceiveLimit(settings.max_received_bytes)
+        self.folder = ServiceFolder(settings.folder)
+        shared = Shared(self.metrics, self.memory, self.folder)
         self.models: Mapping[str, ServedModel] = {
-            config.name: ServedModel(config, settings, self.memory, self.metrics) for config in models
+            config.name: ServedModel(config, settings, shared) for config in models
         }
         self.draining = False
         """Whether the service is about to end: it reports that it isn't ready, and finishes what it has."""
@@ -298,6 +290,7 @@ class Service:
 
     async def start(self) -> None:
         """Load all models; where one can't be loaded, raises the error that says why, or RequestError."""
+        await asyncio.to_thread(self.folder.remove_abandoned)
         loads = [asyncio.create_task(model.load()) for model in self.models.values()]
         try:
             await asyncio.gather(*loads)
@@ -313,8 +306,9 @@ class Service:
     @property
     def ready(self) -> bool:
         """Whether every model answers, and the service isn't about to end. A model that was unloaded on purpose doesn't
-        count."""
-        return not self.draining and all(model.state in ("ready", "unloaded") for model in self.models.values())
+        count, unless all were."""
+        states = {model.state for model in self.models.values()}
+        return not self.draining and states <= {"ready", "unloaded"} and (not states or "ready" in states)
 
     def find(self, name: str, version: str | None = None) -> ServedModel:
         """Return a model by its name, or the only one for an empty name; raises RequestError (404)."""
@@ -336,13 +330,16 @@ class Service:
             try:
                 await model.load()
                 _log.info("%s: now serving version %s", model.name, model.version)
-            except RequestError as error:
-                _log.error("%s: reload failed: %s", model.name, error)
+            except PlimsollError as error:
+                _log.error("%s: reload failed; the version that was loaded goes on: %s", model.name, error)
+            except Exception:  # noqa: BLE001 - the other models are loaded nevertheless
+                _log.exception("%s: a bug while it was loaded anew", model.name)
 
     async def close(self) -> None:
         """End all workers."""
         await asyncio.gather(*(model.close() for model in self.models.values()))
         self.memory.arena.close()
+        await asyncio.to_thread(self.folder.remove)
 
     def _gauges(self) -> Iterable[Metric]:
         ready = GaugeMetricFamily("plimsoll_ready", "Whether a model answers.", labels=("model",))

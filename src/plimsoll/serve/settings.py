@@ -51,6 +51,12 @@ class Settings(BaseModel):
     body_timeout: Duration = Field(30.0, gt=0)
     """A request whose body has not arrived by then is answered with 408."""
     max_connections: int = Field(4096, ge=1)
+    """Connections over HTTP; requests on more than these are answered with 503, all but those that watch the service.
+    """
+    write_timeout: Duration = Field(30.0, gt=0)
+    """A connection whose caller reads next to nothing of its answer for so long is cut."""
+    max_unsent_bytes: int = Field(256 * MEBIBYTE, ge=MEBIBYTE)
+    """Of answers that callers have not read yet, together; beyond it those connections that wait longest are cut."""
     max_queue: int = Field(256, ge=1)
     """Pictures that wait for a model; beyond it requests are answered with 503 at once."""
     timeout: Duration = Field(30.0, gt=0)
@@ -85,7 +91,7 @@ class Settings(BaseModel):
     urls: UrlSettings = UrlSettings()
     """Whether pictures may be named by their URLs."""
     folder: Path | None = None
-    """Where served bundles are copied to; by default the system's folder for temporary files."""
+    """Where served bundles are copied to; by default the user's cache."""
 
 
 def read(file: Path | None, overrides: Mapping[str, Any]) -> Settings:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import os
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from plimsoll.serve.request import RequestContext
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+_CLOSE_S = 3.0
 _STAGES = ("queue", "decode", "infer", "answer")
 _MAX_PICTURES = 16
 """Pictures of one request that get spans; a request may have hundreds."""
@@ -145,8 +147,10 @@ class Tracing:
         self._provider.force_flush(int(1e3 * seconds))
 
     async def close(self) -> None:
-        """Send what waits and end the thread; without blocking the event loop, since a collector may hang."""
-        await asyncio.to_thread(self._provider.shutdown)
+        """Send what waits and end the thread, for at most a few seconds: a collector may be down, or hang."""
+        ending = threading.Thread(target=self._provider.shutdown, daemon=True, name="traces")
+        ending.start()
+        await asyncio.to_thread(ending.join, _CLOSE_S)
 
     def _add_stages(self, parent: Span, milliseconds: Mapping[str, float], began_ns: int) -> None:
         at = began_ns

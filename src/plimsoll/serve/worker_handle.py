@@ -13,11 +13,11 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from plimsoll.errors import BackendError
 from plimsoll.serve import ipc
+from plimsoll.serve.folders import ServiceFolder
 from plimsoll.serve.ipc import Arena, Array, TensorRef
 from plimsoll.serve.messages import ModelMetadata, Problem, RequestError, RequestOptions
 from plimsoll.system import host
@@ -70,8 +70,8 @@ class WorkerHandle:
     """A worker process. `start` it, `wait_ready`, then `listen` until it ends."""
 
     number: int
-    scratch_parent: Path | None
-    """Where its folder for temporary files is made; None is the system's place for them."""
+    folder: ServiceFolder
+    """Where its folder for temporary files is made."""
     outbound_bytes: int
     last_heard: float = 0.0
     """When its last frame came."""
@@ -108,9 +108,19 @@ class WorkerHandle:
         return self.ready and not self.retiring and not suspect and len(self.in_flight) < _MAX_IN_FLIGHT
 
     async def start(self, config: Mapping[str, Any], inbound: Arena) -> None:
-        """Start the process and send it the configuration of its model."""
+        """Start the process and send it the configuration of its model; raises RequestError where the machine has no
+        room for it: no process, no descriptor, no memory, no disk."""
+        try:
+            await self._start(config, inbound)
+        except OSError as error:
+            reason = f"a worker can't be started: {error.strerror or error}"
+            raise _start_error(reason, "Is there room for processes, open files, memory and on the disk?") from error
+        if self.kill_reason:  # meanwhile, when there was no process yet
+            self.kill(self.kill_reason)
+
+    async def _start(self, config: Mapping[str, Any], inbound: Arena) -> None:
         self._outbound = outbound = Arena.create(self.outbound_bytes)
-        self._scratch = tempfile.mkdtemp(prefix="plimsoll-worker-", dir=self.scratch_parent)
+        self._scratch = tempfile.mkdtemp(prefix="worker-", dir=self.folder.path())
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -201,6 +211,7 @@ class WorkerHandle:
         self.ready = False
         process = self._process
         if process is None:
+            await self._clean()
             return self.kill_reason
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(process.wait(), 5.0)
@@ -210,11 +221,16 @@ class WorkerHandle:
         if self._log_task is not None:
             await asyncio.wait({self._log_task})
             self._log_task = None
+        await self._clean()
+        return self.kill_reason or _exit_reason(process.returncode or 0, self._last_line)
+
+    async def _clean(self) -> None:
         if self._outbound is not None:
             self._outbound.close()
             self._outbound = None
-        await asyncio.to_thread(shutil.rmtree, self._scratch, True)
-        return self.kill_reason or _exit_reason(process.returncode or 0, self._last_line)
+        if self._scratch:
+            await asyncio.to_thread(shutil.rmtree, self._scratch, True)
+            self._scratch = ""
 
     @property
     def _stdout(self) -> asyncio.StreamReader:

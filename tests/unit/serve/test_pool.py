@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from plimsoll.core.target import Target
+from plimsoll.serve.folders import ServiceFolder
 from plimsoll.serve.ipc import Arena
 from plimsoll.serve.pool import PlanOptions, Pool, PoolCallbacks, WorkerPlan
 from plimsoll.serve.settings import MEBIBYTE, Settings
@@ -16,12 +17,14 @@ NOW = 1000.0
 def pool(settings: Settings) -> Pool:
     callbacks = PoolCallbacks(lambda *_: None, lambda *_: None, lambda: None, lambda _: None)
     plan = WorkerPlan.of(Target("onnxruntime"), 0, PlanOptions(workers=1), 1)
-    return Pool("m", {}, plan, settings, Arena.create(64), callbacks)
+    return Pool("m", {}, plan, settings, Arena.create(64), ServiceFolder(None), callbacks)
 
 
 @pytest.fixture
 def worker() -> WorkerHandle:
-    return WorkerHandle(1, None, 64, last_heard=NOW, resident=100 * MEBIBYTE, resident_at_start=100 * MEBIBYTE)
+    return WorkerHandle(
+        1, ServiceFolder(None), 64, last_heard=NOW, resident=100 * MEBIBYTE, resident_at_start=100 * MEBIBYTE
+    )
 
 
 def test_a_worker_that_is_well_has_no_reason(worker: WorkerHandle) -> None:

@@ -60,11 +60,14 @@ def _closed_loops(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_it_is_bounded_by_rows_and_what_is_discarded_makes_room(queue: Queue, clock: Clock) -> None:
-    first = item(clock, rows=6)
-    queue.admit(6, 1.0)
+    first = item(clock, rows=7)
+    queue.admit(7, 1.0)
     queue.put(first)
-    with pytest.raises(RequestError, match="queue is full: 6 of 8") as refused:
-        queue.admit(3, 7.0)
+    queue.admit(250, 1.0)  # any request gets in while there is room for a single picture, or large ones never would
+    queue.put(second := item(clock, rows=250))
+    with pytest.raises(RequestError, match="queue is full: 257 of 8") as refused:
+        queue.admit(1, 7.0)
+    assert queue.discard(second)
     assert (refused.value.problem.status, refused.value.problem.retry_after) == (503, 7.0)
     assert queue.discard(first)
     assert not queue.discard(first)

@@ -206,6 +206,10 @@ async def start(service: Service, address: GrpcAddress, pipeline: Pipeline) -> G
             ("grpc.max_receive_message_length", settings.max_body_bytes),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),  # Else a second server would share the port in silence.
+            # Clients that ping to keep a long call alive are no attackers; more often than this is.
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+            ("grpc.http2.max_ping_strikes", 0),
         ],
         maximum_concurrent_rpcs=settings.max_connections,
     )
@@ -215,13 +219,22 @@ async def start(service: Service, address: GrpcAddress, pipeline: Pipeline) -> G
     return GrpcServer(server, port)
 
 
+def _certificates(address: GrpcAddress) -> Any:
+    """Return what is in the files now; gRPC asks at each connection, so that they can be renewed."""
+    assert address.key is not None  # noqa: S101 - they come together
+    assert address.certificate is not None  # noqa: S101
+    return grpc.ssl_server_certificate_configuration([(address.key.read_bytes(), address.certificate.read_bytes())])
+
+
 def _bind(server: grpc.aio.Server, address: GrpcAddress) -> int:
     where = f"[{address.host}]:{address.port}" if ":" in address.host else f"{address.host}:{address.port}"
     try:
         if address.certificate is None or address.key is None:
             return int(server.add_insecure_port(where))
-        pair = (address.key.read_bytes(), address.certificate.read_bytes())
-        return int(server.add_secure_port(where, grpc.ssl_server_credentials([pair])))
+        credentials = grpc.dynamic_ssl_server_credentials(
+            _certificates(address), lambda: _certificates(address), require_client_authentication=False
+        )
+        return int(server.add_secure_port(where, credentials))
     except OSError as error:
         raise InputError(f"{error.filename}: can't read it: {error.strerror}") from error
     except RuntimeError as error:

@@ -1,12 +1,13 @@
 """The service over HTTP.
 
 ```
-server       listens, and drains on SIGTERM
+server       runs the service, and drains on SIGTERM
+listener     sockets, TLS                                                           protocol: limits of a connection
 app          the pipeline's adapter: finds what answers a request, sends its answer or error
 endpoints    the table of what is served: paths, methods, rights, probes, descriptions; what handlers answer with
 predict, models, operations, page: the native interface, what operators ask, the page
 oip          the Open Inference Protocol                                                     oip_body
-body, urls   read what a request holds, or names
+body, multipart, urls: read what a request holds, or names
 openapi      the document at /openapi.json, from the table
 ```
 """

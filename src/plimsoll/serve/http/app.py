@@ -77,6 +77,7 @@ _FOREIGN = Problem(
     "Who runs this service may allow an origin: `[cors] origins`.",
     403,
 )
+_CROWDED = Problem("overloaded", "too many connections are open", "Try again later.", 503, 1.0)
 _LOGGED_OPTIONS = {b"top", b"threshold", b"priority", b"timeout"}
 _NUMBER = re.compile(rb"-?[0-9]{1,9}(?:\.[0-9]{1,9})?")
 
@@ -89,14 +90,15 @@ def endpoints(service: Service, interfaces: Sequence[str] = INTERFACES) -> list[
     return rows + document_endpoint(rows, service.settings.access)
 
 
-def application(service: Service, pipeline: Pipeline | None = None) -> HttpApp:
+def application(service: Service, pipeline: Pipeline | None = None, root_path: str = "") -> HttpApp:
     """Return the application of a service, which the caller starts and closes; without a pipeline no key is needed, and
-    nothing is logged."""
+    nothing is logged. `root_path`: the prefix below which a proxy shows it."""
     return HttpApp(
         endpoints(service),
         pipeline or Pipeline(service.metrics, service.settings.log),
         service.settings.cors,
         draining=lambda: service.draining,
+        root_path=root_path,
     )
 
 
@@ -109,10 +111,12 @@ class HttpApp:
         pipeline: Pipeline,
         cors: CorsSettings | None = None,
         draining: Callable[[], bool] = lambda: False,
+        root_path: str = "",
     ) -> None:
         self.table = EndpointTable(rows, pipeline.authorizer.settings if pipeline.authorizer is not None else None)
         self._pipeline = pipeline
         self._draining = draining
+        self._root_path = root_path.rstrip("/")
         self._origins = cors.origins if cors is not None else ()
         self._answer: ASGIApp = self._handled if cors is None or not cors.origins else _with_cors(self._handled, cors)
 
@@ -122,11 +126,16 @@ class HttpApp:
             if scope["type"] == "websocket":  # nothing here speaks it
                 await send({"type": "websocket.close", "code": 1008})
             return
+        root = self._root_path  # which some proxies take away and others leave
+        scope["root_path"] = root
+        if root and scope["path"].startswith(f"{root}/"):
+            scope["path"] = scope["path"][len(root) :]
         match = self._match(scope)
         context = _context(scope, match)
+        crowded = "crowded" in scope.get("state", ())
         scope["path_params"] = match.parameters
         scope["state"] = {"context": context, "endpoint": match.endpoint}
-        exchange = _Exchange(context, receive, send, self._draining)
+        exchange = _Exchange(context, receive, send, closing=crowded or self._draining())
         with self._pipeline.recorded(context):
             await self._answer(scope, exchange.receive, exchange.send)
 
@@ -137,6 +146,8 @@ class HttpApp:
         """
         method, path = scope["method"], scope["path"]
         match = self.table.find(method, path)
+        if "crowded" in scope.get("state", ()) and not match.endpoint.probe:
+            return Match(refusing(path, _CROWDED), {}, None)
         harmless = method in SAFE_METHODS and match.right != "control"
         if harmless or not is_foreign_page(scope["headers"], self._origins):
             return match
@@ -205,13 +216,13 @@ def _with_cors(app: ASGIApp, settings: CorsSettings) -> ASGIApp:
 class _Exchange:
     """A request's messages as they pass."""
 
-    __slots__ = ("_context", "_draining", "_receive", "_send", "_unread")
+    __slots__ = ("_closing", "_context", "_receive", "_send", "_unread")
 
-    def __init__(self, context: RequestContext, receive: Receive, send: Send, draining: Callable[[], bool]) -> None:
+    def __init__(self, context: RequestContext, receive: Receive, send: Send, *, closing: bool) -> None:
         self._context = context
         self._receive = receive
         self._send = send
-        self._draining = draining
+        self._closing = closing
         self._unread = any(
             name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
             for name, value in context.headers
@@ -260,7 +271,7 @@ class _Exchange:
         added = _PAGE_HEADERS if present.get(b"content-type", b"").startswith(b"text/html") else _DATA_HEADERS
         own += [header for header in added if header[0] not in present]
         own.append((b"x-request-id", self._context.request_id.encode()))
-        if self._unread or self._draining():
+        if self._unread or self._closing:
             own.append((b"connection", b"close"))
         return own
 

@@ -299,7 +299,7 @@ class EndpointTable:
 
         async def redirect(request: Request) -> Response:
             query = request.scope["query_string"].decode("latin-1")
-            return RedirectResponse(quote(other) + (f"?{query}" if query else ""))
+            return RedirectResponse(quote(request.scope["root_path"] + other) + (f"?{query}" if query else ""))
 
         return _stand_in(path, redirect)
 

@@ -57,8 +57,7 @@ _INFER_ERRORS = {
     **_BODY,
     413: "The body is too large, also when inflated, or its JSON holds too many values.",
     415: "A picture is of a kind that is not read, or can't be; or the body's compression is unknown.",
-    422: "What the network gave does not fit its Spec.",
-    500: "A worker ended, twice, while it computed this.",
+    500: "A worker ended, twice, while it computed this, or the network gave what its Spec does not allow.",
     503: "There is no room, or no worker.",
     504: "There was no answer within `timeout`.",
 }

@@ -208,8 +208,7 @@ _PICTURE_ERRORS = {
     400: "The only picture can't be read.",
     413: "The only picture is too large.",
     415: "The only picture is of a kind that is not read.",
-    422: "The network's answer for the only picture does not fit its Spec.",
-    500: "A worker ended, twice, while it computed the only picture.",
+    500: "A worker ended, twice, while it computed the only picture, or the network gave what its Spec does not allow.",
     503: "No worker answers now.",
     504: "There was no answer within `timeout`.",
 }

@@ -1,0 +1,185 @@
+"""`LimitedProtocol`: uvicorn's HTTP/1.1 with limits that it doesn't have: for the head of a request (a time, a size, a
+count), for answers that nobody reads, and for connections; and without upgrades."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, ClassVar
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from plimsoll.serve.settings import Settings
+
+_HEAD_BYTES = 65_536
+_HEADERS = 200
+_LINGER_S = 1.0
+_TOO_LONG = b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+_READ_BYTES = 262_144
+"""A caller that reads reads at least so much in `write_timeout`."""
+_log = logging.getLogger("plimsoll.serve")
+
+
+class UnreadAnswers:
+    """The connections whose callers don't read as fast as they are answered."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._waiting: dict[LimitedProtocol, None] = {}
+
+    def add(self, connection: LimitedProtocol) -> None:
+        """Note a connection that can't take more; those that wait longest are cut where all hold too much."""
+        self._waiting[connection] = None
+        held = {waiting: waiting.unsent_bytes for waiting in self._waiting}
+        while sum(held.values()) > self._limit:
+            longest = next(iter(held))
+            del held[longest]
+            longest.cut("answers that nobody reads hold too much memory")
+
+    def remove(self, connection: LimitedProtocol) -> None:
+        """Forget one that reads again, or is gone."""
+        self._waiting.pop(connection, None)
+
+
+class LimitedProtocol(HttpToolsProtocol):
+    """A connection. `limited` makes the class for a service."""
+
+    settings: ClassVar[Settings]
+    unread: ClassVar[UnreadAnswers]
+    _timeout: Any = None
+    _write_timeout: Any = None
+    _unsent_before = 0
+    _in_head = True
+    _head_bytes = 0
+    _refused = False
+    _replaying = False
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._timeout = self.loop.call_later(self.settings.header_timeout, transport.close)
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        self._head_bytes += len(data) if self._in_head else 0
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._stay_with_http(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+            return
+        if self._in_head and self._head_bytes > _HEAD_BYTES and not self.transport.is_closing():
+            self._refused = True
+            self.transport.write(_TOO_LONG)
+            # Closing at once would reset the connection before the caller has read this.
+            self.loop.call_later(_LINGER_S, self.transport.close)
+
+    def _stay_with_http(self, rest: bytes) -> None:
+        """Go on in HTTP/1.1 after a request to upgrade (RFC 9110, 7.8: a server may ignore it).
+
+        The parser takes what follows for another protocol, so another one reads on: first what it has to know of the
+        body, then the body, of which the request was told that it is over.
+        """
+        if self.transport.is_closing():
+            return
+        framing = [name + b": " + value + b"\r\n" for name, value in self.headers if name in _FRAMING]
+        self.parser = httptools.HttpRequestParser(self)
+        if framing:
+            self._replaying = True
+            self.parser.feed_data(b"POST / HTTP/1.1\r\n" + b"".join(framing) + b"\r\n")
+            self._replaying = False
+        if rest:
+            self.data_received(rest)
+
+    def on_message_begin(self) -> None:
+        if self._replaying:
+            return
+        super().on_message_begin()
+        self._in_head, self._head_bytes = True, 0
+        self._cancel_timeout()
+        self._timeout = self.loop.call_later(self.settings.header_timeout, self.transport.close)
+
+    def on_url(self, url: bytes) -> None:
+        if not self._replaying:
+            super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._replaying:
+            return
+        super().on_header(name, value)
+        if len(self.headers) > _HEADERS:
+            raise ValueError("too many headers")
+
+    def on_headers_complete(self) -> None:
+        if self._replaying:
+            self._in_head = False
+            self.cycle.more_body = True
+            return
+        self._in_head = False
+        self._cancel_timeout()
+        super().on_headers_complete()
+        if len(self.connections) > self.settings.max_connections:
+            self.scope["state"]["crowded"] = True
+
+    def on_message_complete(self) -> None:
+        if self._replaying:  # a body of no bytes
+            self.cycle.more_body = False
+            return
+        super().on_message_complete()
+        self._in_head, self._head_bytes = True, 0
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._cancel_timeout()
+        self._reads_again()
+        super().connection_lost(exc)
+
+    @property
+    def unsent_bytes(self) -> int:
+        """How much was written that the caller hasn't taken."""
+        return int(self.transport.get_write_buffer_size())
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unsent_before = self.unsent_bytes
+        self._write_timeout = self.loop.call_later(self.settings.write_timeout, self._check_reading)
+        self.unread.add(self)
+
+    def resume_writing(self) -> None:
+        self._reads_again()
+        super().resume_writing()
+
+    def cut(self, reason: str) -> None:
+        """End the connection, and what it holds."""
+        _log.warning("%s: the connection is cut: %s", self.client[0] if self.client else "a caller", reason)
+        self._reads_again()
+        self.transport.abort()
+
+    def _check_reading(self) -> None:
+        before, self._unsent_before = self._unsent_before, self.unsent_bytes
+        if before - self._unsent_before < min(_READ_BYTES, before):
+            self.cut(f"nobody has read its answer for {self.settings.write_timeout:g} s")
+        else:
+            self._write_timeout = self.loop.call_later(self.settings.write_timeout, self._check_reading)
+
+    def _reads_again(self) -> None:
+        self.unread.remove(self)
+        if self._write_timeout is not None:
+            self._write_timeout.cancel()
+            self._write_timeout = None
+
+    def _cancel_timeout(self) -> None:
+        if self._timeout is not None:
+            self._timeout.cancel()
+            self._timeout = None
+
+
+def limited(settings: Settings) -> type[LimitedProtocol]:
+    """Return the protocol with these limits."""
+    return type(
+        "ServiceProtocol",
+        (LimitedProtocol,),
+        {"settings": settings, "unread": UnreadAnswers(settings.max_unsent_bytes)},
+    )
