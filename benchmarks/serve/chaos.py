@@ -5,6 +5,8 @@ the right one for its picture.
     python benchmarks/serve/chaos.py kill open_nsfw PHOTOS --seconds 120
     python benchmarks/serve/chaos.py stop BUNDLE PHOTOS --seconds 120
     python benchmarks/serve/chaos.py hangup|loris|malformed|reload|drain|all open_nsfw PHOTOS --out results.json
+    # a machine without room, and callers that take it
+    python benchmarks/serve/chaos.py descriptors|disk|wiped|unread|hostile BUNDLE PHOTOS --seconds 120
 
 Each scenario has a service of its own. Clients ask all the time, in a closed loop: photos alone, several at once, in
 base64, and now and then a part that is no picture; each score is compared with the one that `plimsoll.load` gave, and
@@ -28,6 +30,7 @@ from typing import Any
 from chaos_checks import Outcome, Photo, distinguishable
 from chaos_clients import hang_up, loris
 from chaos_faults import drain, kill_workers, reload, stop_workers
+from chaos_machine import hostile, no_descriptors, no_disk, non_readers, wiped
 from chaos_malformed import DEFAULT_COUNT, malformed
 from chaos_testbed import Testbed, leaks, settle
 from request_formats import photographs
@@ -54,6 +57,11 @@ SCENARIOS = {
     "loris": Scenario(loris, 100),
     "malformed": Scenario(malformed, DEFAULT_COUNT),
     "reload": Scenario(reload, 60),
+    "descriptors": Scenario(no_descriptors, 120),
+    "disk": Scenario(no_disk, 120),
+    "wiped": Scenario(wiped, 120),
+    "unread": Scenario(non_readers, 120),
+    "hostile": Scenario(hostile, 120),
     "drain": Scenario(drain, 10, ends=True),
 }
 
@@ -105,9 +113,10 @@ def run(name: str, server: Server, photos: Sequence[Photo], arguments: argparse.
         tempfile.TemporaryDirectory(prefix="plimsoll-chaos-") as folder,
         tempfile.TemporaryDirectory(prefix="plimsoll-logs-") as logs,
     ):
-        configured = Server(
-            server.name, server.command, server.request_format, {**server.environment, "TMPDIR": folder}
-        )
+        config = Path(logs) / "serve.toml"
+        config.write_text(f"folder = {str(Path(folder, 'served'))!r}\n")
+        command = [*server.command, "--config", str(config)]
+        configured = Server(server.name, command, server.request_format, {**server.environment, "TMPDIR": folder})
         log = arguments.logs / f"{name}.log" if arguments.logs else Path(logs) / "server.log"
         with Running(configured, arguments.port, log) as running:
             running.wait(photos[0].data)
@@ -116,7 +125,7 @@ def run(name: str, server: Server, photos: Sequence[Photo], arguments: argparse.
             code = running.process.poll() if scenario.ends else running.stop()
         if code != 0:
             result["wrong"].append(f"the service ended with exit code {code}: {log.read_bytes()[-300:]!r}")
-        if files := [str(file) for file in Path(folder).rglob("*")]:
+        if files := [str(file) for file in Path(folder).rglob("*") if file.name != "served"]:
             result["wrong"].append(f"it left behind: {files[:5]}")
     _print_result(name, result)
     return result

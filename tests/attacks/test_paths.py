@@ -49,7 +49,13 @@ RIGHTS: Mapping[tuple[str, str], Right | None] = {
     ("POST", UNLOAD): "control",
     **{
         ("POST", path): "predict"
-        for path in ("/v1/detect-images", "/v1/vision/nsfw", "/api/vision/nsfw", "/hooks/unload")
+        for path in (
+            "/v1/detect-images",
+            "/v1/vision/nsfw",
+            "/api/vision/nsfw",
+            "/hooks/unload",
+            "/v1/models/{name}:predict",
+        )
     },
 }
 """What every route demands; a new one has to be written down here."""

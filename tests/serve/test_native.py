@@ -120,3 +120,22 @@ def test_metrics_count_what_happened(served: ServiceProcess, example_photos: lis
     assert served.metric("plimsoll_workers", state="ready") == 2
     assert served.metric("plimsoll_ready") == 1
     assert served.metric("plimsoll_shared_memory_bytes") == 0
+
+
+def test_kserve_s_first_protocol(served: ServiceProcess, example_photos: list[Path]) -> None:
+    texts = [base64.b64encode(photo.read_bytes()).decode() for photo in example_photos[:3]]
+    instances = [texts[0], {"b64": texts[1]}, {"image_bytes": {"b64": texts[2]}}]
+    reply = served.post("/v1/models/open_nsfw:predict", json={"instances": instances})
+    assert reply.status_code == 200, reply.text
+    scores = [prediction["score"] for prediction in reply.json()["predictions"]]
+    assert scores == [served.score(photo) for photo in example_photos[:3]]
+    for body, status in (
+        ({"instances": [{"b64": "AAAA"}]}, 415),
+        ({"instances": [{"b64": "!"}]}, 400),
+        ({"instances": [[1, 2]]}, 400),
+        ({"instances": []}, 400),
+        ({}, 400),
+    ):
+        refused = served.post("/v1/models/open_nsfw:predict", json=body)
+        assert (refused.status_code, list(refused.json())) == (status, ["error"]), refused.text
+    assert served.post("/v1/models/nothing:predict", json={"instances": texts[:1]}).status_code == 404

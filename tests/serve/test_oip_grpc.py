@@ -362,3 +362,19 @@ def test_a_port_that_is_taken_is_reported(oip: ServedProtocols) -> None:
 )
 def test_the_caller_s_address_is_read(peer: str, address: str) -> None:
     assert address_of(peer) == address
+
+
+def test_health_is_watched(tmp_path: Path) -> None:
+    with serving(patient(), write_mixed(tmp_path)) as service, grpc.insecure_channel(service.grpc) as channel:
+        asking = channel.unary_stream("/grpc.health.v1.Health/Watch")
+        states = asking(b"", timeout=60)
+        read = oip_pb2.HealthCheckResponse.FromString
+        assert read(next(states)).status == oip_pb2.HealthCheckResponse.SERVING
+        assert service.post("/v2/repository/models/mixed/unload", b"").status_code == 200
+        assert read(next(states)).status == oip_pb2.HealthCheckResponse.NOT_SERVING
+        assert service.post("/v2/repository/models/mixed/load", b"").status_code == 200
+        assert read(next(states)).status == oip_pb2.HealthCheckResponse.SERVING
+        states.cancel()
+        with pytest.raises(grpc.RpcError) as caught:
+            list(asking(oip_pb2.HealthCheckRequest(service="nothing").SerializeToString(), timeout=60))
+        assert caught.value.code().name == "NOT_FOUND"

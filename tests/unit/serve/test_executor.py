@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, save
 from PIL import Image
 
 from helpers.axis_networks import bright_pixels, sequence, spec
@@ -84,3 +85,29 @@ def test_a_file_of_several_frames_is_answered_by_its_worst_within_the_service_s_
     assert f"more than {MAX_FRAMES} frames" in too_many.problem.message
     assert raw.problem is not None
     assert "no outputs in common" in raw.problem.message
+
+
+def test_a_network_that_answers_nan_is_no_fault_of_the_caller_s(tmp_path: Path) -> None:
+    file = tmp_path / "nan.onnx"
+    nan = helper.make_tensor("nan", TensorProto.FLOAT, [1, 2], [float("nan")] * 2)
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["mean"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Unsqueeze", ["mean", "axis"], ["column"]),
+        helper.make_node("Add", ["column", "nan"], ["y"]),
+    ]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4, 6, 3])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 2])
+    axis = helper.make_tensor("axis", TensorProto.INT64, [1], [1])
+    graph = helper.make_graph(nodes, "nan", [x], [y], [nan, axis])
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), file)
+    classify = spec('task = "classify"\nlabels = ["a", "b"]')
+    executor = ModelExecutor(ResolvedModel(Model(file, "onnx", classify)), 1, {})
+    picture = io.BytesIO()
+    Image.new("RGB", (6, 4)).save(picture, "PNG")
+    try:
+        item = PictureItem(prepared=executor.prepare(picture.getvalue()))
+        executor.run_pictures([item])
+    finally:
+        executor.close()
+    assert item.problem is not None
+    assert (item.problem.kind, item.problem.status) == ("failed", 500)

@@ -97,6 +97,8 @@ _MOMENT_S = 0.2
 """A call that was given up, or whose message gRPC finds too large, reads as one without a message; its cancellation
 follows right after."""
 
+_WATCH_S = 0.25
+"""How often it is looked for a change."""
 Metadata = tuple[tuple[str, str], ...]
 
 
@@ -143,6 +145,8 @@ class Procedure(Operation):
     in_stream: Callable[[bytes, Any, Outcome], Any] | None = None
     """Of a stream: returns what is written for a message, its response (None where there is none), and what came of it.
     """
+    watched: bool = False
+    """Whether one message is answered at once, and again whenever the answer changes."""
 
 
 class GrpcRequest(RequestContext):
@@ -163,6 +167,8 @@ class GrpcRequest(RequestContext):
         service, _, method = self.span_name.rpartition("/")
         self.attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
         self.outcome = OK
+        self.parsed: Any = None
+        """Its message."""
 
     def ended(self, outcome: Outcome) -> None:
         """Note what came of it."""
@@ -189,6 +195,7 @@ class GrpcHandler(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no 
     def __init__(self, service: Service, procedures: Mapping[str, Procedure], pipeline: Pipeline) -> None:
         self._procedures = procedures
         self._pipeline = pipeline
+        self._service = service
         self._receive_limit = service.receive_limit
         self._timeout = service.settings.body_timeout
 
@@ -206,6 +213,11 @@ class GrpcHandler(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no 
         async def stream(_: object, context: Context) -> None:
             await self._stream(procedure, context, path)
 
+        async def watch(_: object, context: Context) -> None:
+            await self._watch(GrpcRequest(procedure, context, path), context)
+
+        if procedure.watched:
+            return grpc.stream_stream_rpc_method_handler(watch)
         return (
             grpc.stream_unary_rpc_method_handler(single)
             if procedure.in_stream is None
@@ -219,6 +231,21 @@ class GrpcHandler(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no 
             request.bytes_out = len(written)
         await _finish(context, request)
         return written
+
+    async def _watch(self, request: GrpcRequest, context: Context) -> None:
+        """Answer a message, and again at each change, until the caller goes or the service ends."""
+        with self._pipeline.recorded(request), request.noting_cancellation():
+            response = await self._answer(request, lambda: self._message(request, context))
+            written = None
+            while request.outcome is OK:
+                if (latest := response.SerializeToString()) != written:
+                    written = latest
+                    await context.write(written)
+                if self._service.draining:
+                    break
+                await asyncio.sleep(_WATCH_S)
+                response = await request.procedure.act(request.parsed, request)
+        await _finish(context, request)
 
     async def _stream(self, procedure: Procedure, context: Context, path: str) -> None:
         """Answer one request after another; a caller that isn't admitted at its beginning may send none."""
@@ -272,6 +299,7 @@ class GrpcHandler(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no 
                 parsed = request.procedure.read(message)
             except DecodeError as error:
                 raise bad_request("the message can't be parsed as what this procedure takes") from error
+            request.parsed = parsed if request.procedure.watched else None
             return await request.procedure.act(parsed, request)
 
     async def _message(self, request: GrpcRequest, context: Context) -> bytes:
@@ -329,4 +357,4 @@ async def _unreachable(_: object, __: GrpcRequest) -> None:
 
 
 _NOT_FOUND = Procedure("", "grpc", None, act=_unreachable, read=bytes)
-"""What doesn't exist; everybody learns so, as gRPC does it: clients of `Health/Watch` go on without."""
+"""What doesn't exist; everybody learns so, as gRPC does it."""

@@ -142,10 +142,12 @@ def procedures(service: Service) -> dict[str, Procedure]:
         for name, (act, right) in acts.items()
     ]
     infer = {"act": own.model_infer, "read": conversion.parse}
+    health = {"act": own.health, "read": oip_pb2.HealthCheckRequest.FromString}
     rows += [
         _procedure(f"/{INFERENCE}/ModelInfer", "predict", **infer),
         _procedure(f"/{INFERENCE}/ModelStreamInfer", "predict", **infer, in_stream=_in_stream),
-        _procedure(f"/{HEALTH}/Check", None, act=own.health, read=oip_pb2.HealthCheckRequest.FromString),
+        _procedure(f"/{HEALTH}/Check", None, **health),
+        _procedure(f"/{HEALTH}/Watch", None, **health, watched=True),
     ]
     return {row.path: row for row in rows}
 

@@ -38,6 +38,7 @@ INTERFACES = (
     "compat.misskey",
     "compat.photoprism",
     "compat.pictrs",
+    "compat.kserve",
 )
 """Modules with a function `endpoints`, those for inference first: the first endpoint that fits answers."""
 _LINGER_S = 5.0
