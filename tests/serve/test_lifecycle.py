@@ -117,8 +117,8 @@ def test_a_port_in_use_is_said_in_a_line() -> None:
 def certificate(folder: Path, name: str) -> Path:
     """Write a certificate with its key into one file."""
     file = folder / f"{name}.pem"
-    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}"]
-    subprocess.run([*made, "-keyout", f"{file}.key", "-out", f"{file}.crt"], check=True, capture_output=True)
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}"]
+    subprocess.run([*command, "-keyout", f"{file}.key", "-out", f"{file}.crt"], check=True, capture_output=True)
     file.write_bytes(Path(f"{file}.crt").read_bytes() + Path(f"{file}.key").read_bytes())
     return file
 

@@ -65,16 +65,18 @@ def open_sockets(address: Address) -> list[socket.socket]:
     if address.unix_socket is not None:
         return [_unix_socket(address.unix_socket)]
     try:
-        places = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        addresses = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
         raise _cannot_listen(address, error) from error
     sockets: list[socket.socket] = []
     failures: list[OSError] = []
-    for family, _, _, _, place in dict.fromkeys(places):
+    for family, _, _, _, bound_to in dict.fromkeys(addresses):
         port = sockets[0].getsockname()[1] if sockets else address.port
         both = family == socket.AF_INET6 and address.host == "::" and socket.has_dualstack_ipv6()
         try:
-            opened = socket.create_server((str(place[0]), port), family=family, backlog=_BACKLOG, dualstack_ipv6=both)
+            opened = socket.create_server(
+                (str(bound_to[0]), port), family=family, backlog=_BACKLOG, dualstack_ipv6=both
+            )
         except OSError as error:
             failures.append(error)
         else:
@@ -169,15 +171,15 @@ def room_for_connections(settings: Settings) -> Settings:
     connections as fit, so that callers beyond are refused in words and not dropped."""
     if resource is None:
         return settings
-    wanted = settings.max_connections + _OTHER_DESCRIPTORS
+    needed = settings.max_connections + _OTHER_DESCRIPTORS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     unlimited = resource.RLIM_INFINITY
-    if soft != unlimited and soft < wanted:
-        allowed = wanted if hard == unlimited else min(hard, wanted)
+    if soft != unlimited and soft < needed:
+        allowed = needed if hard == unlimited else min(hard, needed)
         with suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
             soft = allowed
-    if soft == unlimited or soft >= wanted:
+    if soft == unlimited or soft >= needed:
         return settings
     fitting = max(16, soft - _OTHER_DESCRIPTORS)
     _log.warning(
