@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -52,8 +52,9 @@ def folder(tmp_path: Path) -> Path:
 
 def run(*arguments: str | Path, setup: Callable[[], object] | None = None, **more: Any) -> Done:
     """Run a command; `setup` runs in its process before it."""
-    more = {"capture_output": True, "stdin": subprocess.DEVNULL} | more
-    done = subprocess.run([*COMMAND, *map(str, arguments)], timeout=120, check=False, preexec_fn=setup, **more)
+    command = [*COMMAND, *map(str, arguments)]
+    more = {"capture_output": True, "stdin": subprocess.DEVNULL, "timeout": 120, "check": False} | more
+    done = cast(Done, subprocess.run(command, preexec_fn=setup, **more))
     assert b"Traceback" not in (done.stderr or b"")
     return done
 
