@@ -60,6 +60,7 @@ def calibrate(  # noqa: PLR0913 - each parameter is an option of the command
         ),
     ] = "plimsoll",
     max_images: options.MaxCalibrationImages = 300,
+    force: options.Force = False,
 ) -> None:
     """Find the ranges of a network's tensors and write them as a table for quantizing, here or in another tool."""
     from plimsoll.errors import InputError
@@ -69,6 +70,7 @@ def calibrate(  # noqa: PLR0913 - each parameter is an option of the command
 
     if (images is None) == (from_ is None):
         raise InputError("give either --images to calibrate with, or --from with a table to convert")
+    options.check_new(out, force=force)
     with open_model(model, spec) as opened:
         example: Any = None
         if from_ is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -153,6 +154,12 @@ OutBundle = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is already there.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def check_new(path: Path, *, force: bool) -> None:
+    """Raise InputError for a file that exists, unless it may be replaced."""
+    if os.path.lexists(path) and path.is_file() and not force:
+        raise InputError(f"{path} exists", "Choose another name, or overwrite it with --force.")
 
 
 def settings(pairs: Iterable[str]) -> dict[str, str]:

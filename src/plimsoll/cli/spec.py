@@ -131,6 +131,7 @@ def export(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write to this file instead of standard output.")
     ] = None,
+    force: options.Force = False,
 ) -> None:
     """Write a Spec's preprocessing as settings of a runtime's own calibration tool, with a warning where that tool
     differs."""
@@ -139,6 +140,8 @@ def export(
     from plimsoll import backends
     from plimsoll.errors import InputError
 
+    if out is not None:
+        options.check_new(out, force=force)
     settings = backends.get(for_).calibrator_settings(_read(model), images)
     for warning in settings.warnings:
         logging.getLogger("plimsoll").warning("%s", warning)
