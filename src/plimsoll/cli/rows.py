@@ -37,9 +37,11 @@ class Writer(ABC):
 
 
 def row(prediction: Prediction, task: Task, top: int | None) -> dict[str, Any]:
-    """Return `path`, the task's own keys, and `error`."""
+    """Return `path`, the task's own keys, `frame` and `frames` where the Spec answers several, and `error`."""
+    answered = prediction.answer is not None
     answer = prediction.answer.row(top) if prediction.answer is not None else task.empty_row()
-    return {"path": prediction.path, **answer, "error": prediction.error}
+    frames = {"frame": prediction.frame if answered else None, "frames": prediction.frames if answered else None}
+    return {"path": prediction.path, **answer, **(frames if task.answers_frames else {}), "error": prediction.error}
 
 
 def keys(task: Task) -> list[str]:

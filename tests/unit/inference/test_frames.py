@@ -3,6 +3,9 @@ refused."""
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,9 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from pyarrow import parquet
 from pydantic import ValidationError
 
 from helpers.brightness_network import brightness, steps
+from plimsoll.cli.parquet import Parquet
+from plimsoll.cli.rows import Csv, JsonLines, Writer, keys
 from plimsoll.inference.frames import answer_worst
 from plimsoll.inference.predictor import Predictor, ResolvedModel
 from plimsoll.preprocessing.preprocessor import Preprocessing
@@ -119,3 +125,27 @@ def test_the_surest_box_decides_between_detections() -> None:
 def test_a_task_that_knows_no_worst_frame_is_refused(output: Any) -> None:
     with pytest.raises(ValidationError, match="its worst frame"):
         Spec(name="brightness", input=spec().input, output=output)
+
+
+def test_rows_name_the_frame_and_how_many_were_answered(tmp_path: Path) -> None:
+    missing = str(tmp_path / "missing.gif")
+    with predictor(tmp_path) as model:
+        answered = [*model.predict_many([animation(tmp_path / "a.gif"), missing])]
+        written = {"jsonl": io.StringIO(), "csv": io.StringIO()}
+        writers: list[Writer] = [
+            JsonLines(written["jsonl"], model.task, None),
+            Csv(written["csv"], model.task, None),
+            Parquet(tmp_path / "rows.parquet", model.task, None),
+        ]
+        for writer in writers:
+            for prediction in answered:
+                writer.write(prediction)
+            writer.close()
+    lines = [json.loads(line) for line in written["jsonl"].getvalue().splitlines()]
+    table = [*csv.DictReader(io.StringIO(written["csv"].getvalue()))]
+    stored = parquet.read_table(tmp_path / "rows.parquet").to_pylist()
+    assert [(row["frame"], row["frames"]) for row in lines] == [(1, 5), (None, None)]
+    assert [(row["frame"], row["frames"]) for row in table] == [("1", "5"), ("", "")]
+    assert [(row["frame"], row["frames"]) for row in stored] == [(1, 5), (None, None)]
+    with predictor(tmp_path, frames="first") as model:
+        assert "frame" not in keys(model.task)
