@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll.backends import first_layer
 from plimsoll.backends.runner import Runner
 from plimsoll.cli.convert import convert
 from plimsoll.core.target import Target
@@ -55,10 +54,7 @@ def reference(network: str, spec: str, photos: Sequence[str], answers: str) -> d
 
 
 def cells(bundles: dict[str, str], **given: Any) -> dict[str, Any]:
-    """Judge targets one after another; `bundles` says where the bundle of each is written.
-
-    The first wrong layer of what is refused is not looked for: that takes a minute a cell."""
-    first_layer.SECONDS = 0.0
+    """Judge targets one after another; `bundles` says where the bundle of each is written."""
     return {target: cell(target=target, bundle=bundle, **given) for target, bundle in bundles.items()}
 
 
