@@ -239,3 +239,20 @@ def test_the_graph_s_page_reaches_no_other_host(monkeypatch: pytest.MonkeyPatch,
     inspect._show_graph(tmp_path / "small.onnx")
     assert headers["Content-Security-Policy"] == "connect-src 'self'"
     assert headers["Set-Cookie"].startswith("consent=")
+
+
+EXPORT_WITH_TORCH = """
+import torch
+network, picture = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU()).eval(), torch.zeros(1, 3, 8, 8)
+torch.export.save(torch.export.export(network, (picture,)), "network.pt2")
+torch.export.load("network.pt2")
+torch.onnx.export(network, (picture,), "network.onnx", dynamo=True)
+torch.jit.trace(network, picture).save("network.pt")
+torch.jit.load("network.pt")
+"""
+
+
+def test_pytorch_looks_up_no_name_while_it_loads_and_exports(home: Path, tmp_path: Path) -> None:
+    if find_spec("torch") is None or find_spec("onnxscript") is None:
+        pytest.skip("PyTorch and onnxscript are not installed")
+    assert not looked_up([sys.executable, "-c", EXPORT_WITH_TORCH], tmp_path, home)[1]
