@@ -152,8 +152,10 @@ def test_each_frame_becomes_the_tensor_that_it_alone_would(preprocessing: Prepro
         {"step": "mean", "values": [104.0, 117.0, 123.0]},
     ]
     preprocessor = Preprocessor(Input.model_validate({"steps": steps}), preprocessing)
+    reference = Preprocessor(Input.model_validate({"steps": steps}))
     shown = [*preprocessor.frames(saved(noise, "WEBP", lossless=True))]
     assert len(shown) == 3
     for (_, tensor, geometry), image in zip(shown, noise, strict=True):
-        assert np.array_equal(tensor, preprocessor(saved([image], "PNG")))
+        # A picture that Pillow has decoded is resized by Pillow, in fast preprocessing too.
+        assert np.array_equal(tensor, reference(saved([image], "PNG")))
         assert (geometry.width, geometry.height) == (50, 30)
