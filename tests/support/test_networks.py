@@ -94,8 +94,8 @@ def test_pictures_show_something_else_than_the_photograph_and_the_same_each_time
     first, second = (pictures.shown(kind, [photo], tmp_path / name)[0] for name in "ab")
     assert Path(first).read_bytes() == Path(second).read_bytes()
     assert pictures.shown("photographs", [photo], tmp_path) == [photo]
-    with Image.open(first) as made, Image.open(photo) as plain:
-        assert made.size != plain.size or made.convert("RGB").tobytes() != plain.convert("RGB").tobytes()
+    with Image.open(first) as drawn, Image.open(photo) as plain:
+        assert drawn.size != plain.size or drawn.convert("RGB").tobytes() != plain.convert("RGB").tobytes()
 
 
 def test_scores_do_not_drown_in_coordinates() -> None:
