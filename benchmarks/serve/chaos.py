@@ -135,7 +135,7 @@ def _print_result(name: str, result: dict[str, Any]) -> None:
     """Print a scenario's result in a few lines."""
     traffic, wrong = result["traffic"], result["wrong"]
     print(
-        f"{name}: {'WRONG' if wrong else 'ok'}. {traffic['asked']} requests in {result['seconds']} s, statuses"
+        f"{name}: {'WRONG' if wrong else 'ok'}. {traffic['requests']} requests in {result['seconds']} s, statuses"
         f" {traffic['statuses']},",
         end=" ",
     )
