@@ -346,7 +346,7 @@ def test_a_change_that_only_pictures_show_is_left_out(tmp_path: Path, monkeypatc
     def wrong(proto: ModelProto) -> ModelProto:
         last = next(node for node in proto.graph.node if "y" in node.output)
         last.output[0] = "right"
-        proto.graph.initializer.extend(numbers(name, value, np.float32) for name, value in (("a", 5), ("b", 115)))
+        proto.graph.initializer.extend(numbers(name, [value], np.float32) for name, value in (("a", 5), ("b", 115)))
         proto.graph.node.extend(
             [
                 helper.make_node("ReduceMean", ["x"], ["mean"], axes=[1, 2, 3]),
