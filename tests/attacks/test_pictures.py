@@ -186,6 +186,28 @@ def claim(name: str) -> dict[str, Any]:
     return attack(iter([hostile]))
 
 
+def understated(name: str) -> dict[str, Any]:
+    """The container states 16 x 16 over a coded picture of 4,000 x 3,000, with transparency or as an animation too."""
+    kind, _, part = name.partition("_")
+    width, height = size = (4000, 3000)
+    image = Image.linear_gradient("L").resize(size).convert("RGBA" if part == "alpha" else "RGB")
+    stream, true, claimed = io.BytesIO(), struct.pack(">II", width, height), struct.pack(">II", 16, 16)
+    if kind == "heif":
+        from pillow_heif import from_pillow
+
+        from_pillow(image).save(stream, quality=10)
+    else:
+        frames: dict[str, Any] = {"save_all": True, "append_images": [image]} if part == "frames" else {}
+        image.save(stream, "AVIF", quality=10, speed=10, **frames)
+    data = stream.getvalue().replace(b"ispe" + bytes(4) + true, b"ispe" + bytes(4) + claimed)
+    matrix = b"@\0\0\0"  # It ends before a track's size, in 1/65536 of a pixel.
+    data = data.replace(
+        matrix + struct.pack(">II", width << 16, height << 16), matrix + struct.pack(">II", 1 << 20, 1 << 20)
+    )
+    assert data != stream.getvalue()
+    return attack(iter([data]), ({"frames": "all"},) if part == "frames" else ({},))
+
+
 def bombs() -> Iterator[bytes]:
     """PNG chunks of a few kilobytes that unpack to 500 MB, before and behind the pixels."""
     packed = zlib.compressobj(9)
@@ -233,6 +255,7 @@ ATTACKS: dict[str, Callable[[str], dict[str, Any]]] = {
     "mutate": mutate,
     "truncate": truncate,
     "claim": claim,
+    "understated": understated,
     "bombs": lambda _: attack(bombs(), ({}, {"truncated": "fill", "exif_orientation": True})),
     "decoded": decoded,
     "flood": flood,
@@ -275,6 +298,13 @@ def test_a_claim_of_more_pixels_than_the_limit(name: str) -> None:
     outcome = run_attack("claim", name)
     assert outcome["refused"] == 2
     assert outcome["peak"] < GIGABYTE / 4
+
+
+@pytest.mark.parametrize("name", ["avif", "avif_alpha", "avif_frames", "heif"])
+def test_a_coded_picture_larger_than_the_file_states(name: str) -> None:
+    outcome = run_attack("understated", name)
+    assert outcome["answered"] == 0
+    assert outcome["refused"] > 0
 
 
 def test_bombs_in_png_chunks() -> None:

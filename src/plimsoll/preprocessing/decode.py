@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from plimsoll.errors import ImageError, PlimsollError
-from plimsoll.preprocessing import heif, jpeg_file, memory, metadata, tiff_file
+from plimsoll.preprocessing import avif_file, heif, jpeg_file, memory, metadata, tiff_file
 from plimsoll.preprocessing.colour_profile import to_srgb
 from plimsoll.preprocessing.formats import KINDS, recognise, sniff
 from plimsoll.spec.steps import Decode, ImageFormat
@@ -226,8 +226,9 @@ def check_format(data: bytes, step: Decode) -> ImageFormat:
     if format_ == "tiff":
         tags = tiff_file.read_tags(data)
         tiff_file.check(tags)
-        if (tile := tiff_file.tile_size(tags)) is not None:
-            check_size(*tile, step)  # libtiff allocates a whole tile.
+        check_size(*tiff_file.tile_size(tags), step)  # libtiff allocates a whole tile.
+    if format_ == "avif" and (size := avif_file.check(data, step.max_megapixels * 1e6)) is not None:
+        check_size(*size, step)
     return format_
 
 

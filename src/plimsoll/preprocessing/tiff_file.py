@@ -107,10 +107,8 @@ def is_preview(tags: Tags) -> bool:
     return bool(_first(tags, _SUBFILE, 0) & _PREVIEW)
 
 
-def tile_size(tags: Tags) -> tuple[int, int] | None:
-    """Return the (width, height) of a tile, each of which is decoded whole; None where there are none."""
-    if _TILE_WIDTH not in tags and _TILE_HEIGHT not in tags:
-        return None
+def tile_size(tags: Tags) -> tuple[int, int]:
+    """Return the (width, height) of a tile, each of which is decoded whole; (1, 1) where there are none."""
     return _first(tags, _TILE_WIDTH, 1), _first(tags, _TILE_HEIGHT, 1)
 
 

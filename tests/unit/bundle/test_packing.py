@@ -179,7 +179,9 @@ def test_a_bundle_says_on_which_sizes_scaled_preprocessing_was_proven(
         assert verify(opened).passed
     with load(out) as predictor:
         assert (predictor.preprocessor.preprocessing, predictor.preprocessor.scaled_sides) == ("scaled", (300, 3000))
-        assert predictor.predict(example_photos[0])
+        answer = predictor.predict(example_photos[0]).row()
     plain = pack(model, HERE, tmp_path / "plain")
     with Bundle.open(plain) as opened:
         assert opened.scaled_sides is None
+    with load(plain) as predictor:
+        assert predictor.predict(example_photos[0]).row()["label"] == answer["label"]

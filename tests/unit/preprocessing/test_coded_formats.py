@@ -100,6 +100,28 @@ def test_size_is_checked_before_anything_is_decoded(format_: str) -> None:
             decode(data, Decode(formats=FORMATS, max_megapixels=0.3))
 
 
+@pytest.mark.parametrize("options", [{}, {"save_all": True, "append_images": [picture((48, 80))]}])
+@pytest.mark.parametrize("stated", [(16, 16), (48, 79), (80, 48), (50, 82)])
+def test_an_avif_that_states_another_size_than_it_codes_is_refused(
+    stated: tuple[int, int], options: dict[str, Any]
+) -> None:
+    """libavif would decode it whole and rescale it; a track may be larger than its frames, as where pixels are not
+    square."""
+    data = saved("avif", picture((48, 80)), **options)
+    if options:
+        claims = [b"@\0\0\0" + (size[0] << 16).to_bytes(4) + (size[1] << 16).to_bytes(4) for size in ((48, 80), stated)]
+    else:
+        claims = [b"ispe" + bytes(4) + size[0].to_bytes(4) + size[1].to_bytes(4) for size in ((48, 80), stated)]
+    hostile = data.replace(claims[0], claims[1])
+    assert hostile != data
+    if options and stated == (50, 82):
+        assert decoded(hostile).shape == (82, 50, 3)
+        return
+    for decode in (reference_decode, fast_decode.decode):
+        with pytest.raises(ImageError, match=f"states {stated[0]}x{stated[1]}, but its AV1 picture is coded as 48x80"):
+            decode(hostile, Decode(formats=FORMATS))
+
+
 @pytest.mark.parametrize("format_", FORMATS)
 def test_a_cut_or_damaged_file_is_an_error(format_: str) -> None:
     data = saved(format_, quality=90)
