@@ -7,6 +7,7 @@ decoded        arrays and Pillow's images instead of files
 frames         the frames of an animation, the pages of a TIFF
 jpeg_file      JPEG, marker by marker
 tiff_file      which TIFF is read as the picture it holds
+avif_file      AVIF whose coded size is not the stated one
 heif           HEIC through libheif
 metadata       orientation and profile, whatever else a file says
 colour_profile from a profile's colours to sRGB
