@@ -31,8 +31,8 @@ class Answer:
 
     `row` is all of it, as plain data. The properties read from it what the model's task has: `label`, `score` and
     `scores` of a classification; `boxes` of a detection; `points` and `presence` of landmarks; `mask` of a
-    segmentation; `text`, `score` and `symbols` of a line of text; `outputs` of a bare network. Another task's property
-    is an AttributeError that says so.
+    segmentation; `text`, `score` and `symbols` of a line of text; `outputs` of a bare network; `frame` where a file had
+    several. Another task's property is an AttributeError that says so.
     """
 
     row: Mapping[str, Any]
@@ -98,6 +98,11 @@ class Answer:
     def symbols(self) -> tuple[tuple[str, float | None], ...]:
         """Each symbol of the text with its probability; None where the network gives none."""
         return tuple((str(symbol), score) for symbol, score in self._of("symbols"))
+
+    @property
+    def frame(self) -> int:
+        """The number, from 0, of the frame that the answer is of: the worst of a file with several."""
+        return int(self._of("frame"))
 
     @property
     def outputs(self) -> Mapping[str, Any]:

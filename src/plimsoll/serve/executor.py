@@ -196,7 +196,7 @@ class ModelExecutor:
         if item.raw:
             raise InputError(
                 f"{len(item.prepared.frames)} frames have no outputs in common",
-                "Send one frame, or ask for the answer.",
+                "Send one frame, or ask /v1/predict, which answers by the worst frame.",
             )
         started = time.perf_counter()
         worst = answer_worst(

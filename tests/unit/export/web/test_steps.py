@@ -247,6 +247,26 @@ def test_every_kind_of_file_is_decoded_alike_or_refused_alike(small: Path, tmp_p
     check([(spec(**decode), file) for file in files for decode in decodes], tmp_path)
 
 
+def test_what_only_python_does_is_refused_with_its_name(small: Path, tmp_path: Path) -> None:
+    """Not answered in another way: the first frame in place of all, colours as they are stored."""
+    heif = tmp_path / "picture.heic"
+    heif.write_bytes(b"\0\0\0\x18ftypheic" + bytes(4) + b"mif1heic" + bytes(64))
+    jobs = [
+        (spec(frames="all"), small),
+        (spec(frames="every 5"), small),
+        (spec(colour_profile="srgb"), small),
+        (spec(formats=["heif"]), heif),
+        (spec(), heif),
+    ]
+    assert [str(words) for words in tensors(jobs, tmp_path)] == [
+        'frames = "all": only the first frame is decoded here',
+        'frames = "every 5": only the first frame is decoded here',
+        'colour_profile = "srgb": profiles are not followed here',
+        "a HEIC file: it can't be decoded here; store it as PNG",
+        "a heif file; accepted formats: jpeg, png, gif",
+    ]
+
+
 def chunk(kind: bytes, body: bytes) -> bytes:
     return len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
 
