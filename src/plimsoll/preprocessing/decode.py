@@ -133,8 +133,8 @@ def _pixels_only(data: bytes, format_: ImageFormat, *, frames: bool = False) -> 
 
 
 def _open(data: bytes, format_: ImageFormat) -> Image.Image:
-    if format_ == "heif":
-        return heif.open_picture(data)
+    if format_ in {"heif", "tiff"}:
+        return heif.open_picture(data) if format_ == "heif" else tiff_file.open_picture(data)
     return Image.open(io.BytesIO(data), formats=(format_.upper(),))
 
 

@@ -6,8 +6,11 @@ tifffile over byte orders, bits, planes, predictors, compressions, tiles and kin
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Mapping
+
+from PIL import Image, UnidentifiedImageError
 
 from plimsoll.errors import ImageError
 
@@ -37,6 +40,8 @@ _WHITE_IS_ZERO, _YCBCR = 0, 6
 _UNCOMPRESSED, _SEPARATE_PLANES = 1, 2
 _SIGNED, _FLOAT = 2, 3
 _PREVIEW = 1
+_NAMES = {34661: "JBIG", 34712: "JPEG 2000", 33003: "JPEG 2000", 33005: "JPEG 2000", 34887: "LERC", 50002: "JPEG XL"}
+"""Compressions that Pillow doesn't read."""
 _DEEP = 16
 
 _TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}
@@ -100,6 +105,23 @@ def check(tags: Tags) -> None:
         raise ImageError("an uncompressed TIFF of 16 bits with a plane for each colour", _STORE)
     if photometric == _YCBCR and uncompressed and tags.get(_SUBSAMPLING, (2, 2)) != (1, 1):
         raise ImageError("an uncompressed TIFF with subsampled YCbCr colours", _STORE)
+
+
+def open_picture(data: bytes) -> Image.Image:
+    """Open a TIFF, not decoded yet; raises ImageError with the kind of the file where Pillow doesn't know it."""
+    try:
+        return Image.open(io.BytesIO(data), formats=("TIFF",))
+    except UnidentifiedImageError as error:
+        tags = read_tags(data)
+        if not tags:
+            raise
+        compression = _first(tags, _COMPRESSION, _UNCOMPRESSED)
+        raise ImageError(
+            f"a TIFF that is damaged or of a kind that can't be read: {_first(tags, _SAMPLES, 1)} samples of"
+            f" {_first(tags, _BITS, 1)} bits, photometric interpretation {_first(tags, _PHOTOMETRIC, 0)}, compression"
+            f" {_NAMES.get(compression, compression)}",
+            _STORE,
+        ) from error
 
 
 def is_preview(tags: Tags) -> bool:

@@ -146,6 +146,20 @@ def test_what_pillow_reads_as_another_picture_is_refused(
     assert reason in refusal(tiff(samples, order=order, large=large, **options))
 
 
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"t259": (34712,)}, "3 samples of 8 bits, photometric interpretation 2, compression JPEG 2000"),
+        ({"t259": (12345,)}, "compression 12345"),
+        ({"photometric": 32803}, "photometric interpretation 32803"),
+    ],
+)
+def test_a_kind_that_pillow_does_not_know_is_not_called_damaged_alone(options: Mapping[str, Any], reason: str) -> None:
+    words = refusal(tiff(noise(9, 7, 3), **options))
+    assert words.startswith("a TIFF that is damaged or of a kind that can't be read: ")
+    assert reason in words
+
+
 @pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_adobe_deflate", "packbits"])
 def test_compressed_planes_of_sixteen_bits_are_read(compression: str | None) -> None:
     """Only uncompressed ones are read wrongly; Pillow can't write planes, so this is what it does write."""
