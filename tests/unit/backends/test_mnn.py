@@ -10,8 +10,10 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
 
 from helpers.contract_networks import network
 from helpers.residual_network import pictures, residual
@@ -60,6 +62,42 @@ def test_our_ranges_keep_them_too(tmp_path: Path) -> None:
     built = int8(model, tmp_path / "int8", "minmax", pictures(50), ranges)
     judged = pictures(50, seed=6)
     np.testing.assert_allclose(answers(built, INT8, judged), answers(model, FLOAT, judged), atol=0.02)
+
+
+def test_a_prelu_behind_a_product_is_read_in_float_by_the_heads(tmp_path: Path) -> None:
+    """As in MTCNN's R-Net and O-Net: the reshape before the heads handed its float to the PReLU, which then read the
+    integers before it as float numbers (-1 dB, all scores alike)."""
+    random = np.random.default_rng(4)
+    weights = {
+        "conv": random.normal(size=(16, 3, 3, 3)) / 5,
+        "dense": random.normal(size=(576, 128)) / 20,
+        "slope": random.uniform(0.1, 0.4, size=(128,)),
+        "boxes": random.normal(size=(128, 4)) / 10,
+    }
+    nodes = [
+        helper.make_node("Conv", ["picture", "conv"], ["planes"], strides=[2, 2]),
+        helper.make_node("Relu", ["planes"], ["above"]),
+        helper.make_node("Flatten", ["above"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "dense"], ["features"]),
+        helper.make_node("PRelu", ["features", "slope"], ["bent"]),
+        helper.make_node("MatMul", ["bent", "boxes"], ["scores"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "prelu",
+        [helper.make_tensor_value_info("picture", TensorProto.FLOAT, ["N", 3, 14, 14])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", 4])],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(proto, tmp_path / "net.onnx")
+    model = Model(tmp_path / "net.onnx", "onnx")
+    tensors = random.normal(size=(60, 3, 14, 14)).astype(np.float32)
+    ranges = quantize.calibrate(model, [tensors[:30]], "minmax").ranges
+    built = int8(model, tmp_path / "int8", "minmax", tensors[:30], ranges)
+    expected, given = answers(model, FLOAT, tensors[30:]), answers(built, INT8, tensors[30:])
+    noise = 20 * np.log10(np.linalg.norm(expected) / np.linalg.norm(given - expected))
+    assert noise > 25
 
 
 def test_every_calibrator_that_it_offers_is_known() -> None:

@@ -10,6 +10,8 @@ Seen in MNN 3.6.1 on x86, each by comparing a tensor with its float original:
   LayerNorm, linear resizing and others coarse. All of them are computed in float here.
 - Values after a Relu get half of the steps, since zero is stored as 0: here every grid spans its range. A sum with a
   fused Relu cuts off at the stored 0, so its Relu is dropped (the grid's end does the same).
+- Tensors in float hand what they have on to those that have nothing, backwards too: a layout that is marked as float
+  made the PReLU before it read integers as float numbers. Behind a tensor without a grid, layouts have none either.
 - A row of weights that are all zero gets no scale but NaN: here it gets one.
 - Functions of single values are looked up in a table that holds for the tool's grids alone, also where what they read
   or make is in float: here it is computed for the grids that are chosen, or taken out.
@@ -66,11 +68,12 @@ def settle(graph: Graph, names: Collection[str], ranges: Mapping[str, Range]) ->
     """
     work = _Grids(graph, ranges)
     _, tail = graph.heads()
+    unknown = {tensor for tensor in graph.quantized.keys() - tail if not work.is_among(names, tensor)}
+    floats = _floats(graph, unknown)
+    for tensor in graph.quantized.keys() & floats:
+        graph.remove_grid(tensor)
     for tensor in graph.quantized.keys() & tail:
         graph.keep_float(tensor)
-    unknown = {tensor for tensor in graph.quantized if not work.is_among(names, tensor)}
-    for tensor in graph.quantized.keys() & _floats(graph, unknown):
-        graph.remove_grid(tensor)
     grids = {tensor: work.grid(tensor) for tensor in sorted(graph.quantized)}
     for tensor, (scale, zero) in grids.items():
         graph.set_grid(tensor, scale, zero)
