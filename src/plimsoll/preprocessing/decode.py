@@ -54,9 +54,8 @@ MAX_FILE_BYTES = 200_000_000
 """A file larger than this is not read; 50 megapixels uncompressed are 150 MB."""
 
 _TOO_LARGE = "Is it a picture? Store it smaller."
-
+_UNDECODABLE = "its data is damaged, or coded in a way that isn't read"
 _WEBP_HEADER = 30
-
 PILLOW_BYTES = 4
 """Pillow holds 4 bytes a pixel, of RGB too."""
 
@@ -172,6 +171,7 @@ def translate_errors() -> Iterator[None]:
         raise ImageError("can't be decoded: it begins like a picture, but what follows is damaged") from error
     except Exception as error:
         text = str(error).partition("\n")[0] or type(error).__name__
+        text = _UNDECODABLE if text.startswith("decoder error") else text
         raise ImageError(f"can't be decoded: {text}") from error
 
 

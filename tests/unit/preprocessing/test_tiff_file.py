@@ -160,6 +160,12 @@ def test_a_kind_that_pillow_does_not_know_is_not_called_damaged_alone(options: M
     assert reason in words
 
 
+def test_data_that_its_compression_cannot_read_is_refused_in_words() -> None:
+    assert refusal(tiff(noise(9, 7, 3), t259=(8,))) == (
+        "can't be decoded: its data is damaged, or coded in a way that isn't read"
+    )
+
+
 @pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_adobe_deflate", "packbits"])
 def test_compressed_planes_of_sixteen_bits_are_read(compression: str | None) -> None:
     """Only uncompressed ones are read wrongly; Pillow can't write planes, so this is what it does write."""
