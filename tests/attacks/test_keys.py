@@ -162,6 +162,7 @@ def test_whatever_headers_come_the_caller_can_be_told(headers: list[tuple[bytes,
 def test_a_name_that_a_stranger_s_dns_may_lead_here_is_not_this_machine_s(host: bytes, own: bool) -> None:
     assert names_this_machine(host) is own
     assert caller_of([(b"host", host)], "127.0.0.1").local is own
+    assert caller_of([(b"host", host)], "").local is own  # a Unix socket, where proxies ask
 
 
 PAGES: dict[str, tuple[list[tuple[bytes, bytes]], bool]] = {

@@ -49,8 +49,14 @@ async def large(_: Request) -> Response:
     return Response(bytes(20 * MEBIBYTE))
 
 
+async def headers(request: Request) -> Response:
+    await request.body()
+    return Response(",".join(name for name, _ in request.headers.items()))
+
+
 APP = http_app(
     [
+        endpoint(Operation("/headers", "native", None), headers, "POST"),
         endpoint(Operation("/echo", "native", None), echo, "POST"),
         endpoint(Operation("/large", "native", None), large),
         endpoint(Operation("/healthz", "operations", None, True), large),
@@ -202,6 +208,59 @@ def test_beyond_the_limit_of_connections_those_that_watch_are_still_answered() -
         for connection in held:
             connection.close()
         until(lambda: exchange(address, LAST).startswith(b"HTTP/1.1 200"), "room for others")
+
+
+def test_a_damaged_framing_after_a_request_to_upgrade_is_refused(address: tuple[str, int]) -> None:
+    answer = exchange(address, b"POST /echo HTTP/1.1\r\n" + UPGRADE + b"Transfer-Encoding: gzip\r\n\r\nabc")
+    assert answer.startswith(b"HTTP/1.1 400"), answer
+
+
+CHUNKED = b"POST /headers HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n"
+
+
+def test_trailers_are_no_headers_and_have_a_limit(address: tuple[str, int]) -> None:
+    answer = exchange(address, CHUNKED + b"X-API-Key: k\r\nX-Forwarded-Host: a\r\n\r\n" + LAST)
+    assert answer.count(b"HTTP/1.1 200") == 2, answer
+    assert b"host,transfer-encoding" in answer
+    assert b"x-api-key" not in answer
+    with socket.create_connection(address, timeout=20) as connection:
+        connection.sendall(CHUNKED)
+        with pytest.raises(ConnectionError):
+            connection.sendall(b"a" * 30 * MEBIBYTE)
+
+
+def test_blank_lines_hold_no_connection() -> None:
+    with served(APP, Settings(header_timeout=1.0)) as address, socket.create_connection(address, timeout=20) as other:
+        other.sendall(LAST.replace(b"Connection: close\r\n", b""))
+        until(lambda: other.recv(65536).endswith(b"last"), "the answer")
+        other.sendall(b"\r\n")
+        assert other.recv(10) == b""
+
+
+def test_the_end_of_an_answer_that_nobody_reads_holds_no_connection() -> None:
+    """Its last bytes are too few for the connection to count as one that is not read."""
+    address, size = Address(port=0), 100_000
+    sockets = open_sockets(address)
+    sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    server = _Server(uvicorn_config(APP, Settings(write_timeout=1.0, drain_timeout=1), address))
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets)), daemon=True)
+    thread.start()
+    until(lambda: server.started, "the server")
+    head = f"POST /echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {size}\r\n\r\n"
+    with socket.socket() as caller:
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        caller.settimeout(20)
+        caller.connect(sockets[0].getsockname())
+        caller.sendall(head.encode() + bytes(size))
+        connections = server.server_state.connections
+        until(lambda: any(each.transport.get_write_buffer_size() for each in connections), "an answer")
+        connection = next(iter(connections))
+        while connection.transport.get_write_buffer_size() > 16_384:
+            caller.recv(1024)
+        assert connection.transport.get_write_buffer_size() > 0
+        until(lambda: not connections, "the end of the connection")
+    server.should_exit = True
+    thread.join()
 
 
 def test_every_address_of_a_name_is_listened_on() -> None:

@@ -25,7 +25,7 @@ from plimsoll.serve.pipeline import Pipeline
 
 grpc = pytest.importorskip("grpc")
 from plimsoll.serve.grpc import oip_pb2, server  # noqa: E402
-from plimsoll.serve.grpc.handler import GrpcRequest, address_of  # noqa: E402
+from plimsoll.serve.grpc.handler import MAX_WATCHERS, GrpcRequest, address_of  # noqa: E402
 from plimsoll.serve.grpc.server import Procedures  # noqa: E402
 
 
@@ -378,3 +378,27 @@ def test_health_is_watched(tmp_path: Path) -> None:
         with pytest.raises(grpc.RpcError) as caught:
             list(asking(oip_pb2.HealthCheckRequest(service="nothing").SerializeToString(), timeout=60))
         assert caught.value.code().name == "NOT_FOUND"
+
+
+def test_watching_has_a_limit(tmp_path: Path) -> None:
+    with serving(patient(), write_mixed(tmp_path)) as service, grpc.insecure_channel(service.grpc) as channel:
+        asking = channel.unary_stream("/grpc.health.v1.Health/Watch")
+        watching = [asking(b"", timeout=60) for _ in range(MAX_WATCHERS)]
+        for states in watching:
+            next(states)
+        with pytest.raises(grpc.RpcError) as caught:
+            next(asking(b"", timeout=60))
+        assert caught.value.code().name in ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
+        for states in watching:
+            states.cancel()
+        until(lambda: _watches(asking), "room for another")
+
+
+def _watches(asking: Any) -> bool:
+    states = asking(b"", timeout=60)
+    try:
+        return bool(next(states) is not None)
+    except grpc.RpcError:
+        return False
+    finally:
+        states.cancel()

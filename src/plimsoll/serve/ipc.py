@@ -102,8 +102,13 @@ class Arena:
             name = f"plimsoll-{uuid.uuid4().hex}"
             return cls(mmap.mmap(-1, size, tagname=name), f"{name}:{size}", None)
         descriptor = _anonymous_file()
-        os.ftruncate(descriptor, size)
-        return cls(mmap.mmap(descriptor, size), f"{descriptor}:{size}", descriptor)
+        try:
+            os.ftruncate(descriptor, size)
+            memory = mmap.mmap(descriptor, size)
+        except BaseException:  # no room, and whoever asks again and again keeps nothing of it
+            os.close(descriptor)
+            raise
+        return cls(memory, f"{descriptor}:{size}", descriptor)
 
     @classmethod
     def attach(cls, handle: str) -> Self:

@@ -58,3 +58,12 @@ def test_another_process_reads_and_writes_the_same_memory_and_no_name_is_left() 
         assert all("(deleted)" in os.readlink(f"/proc/self/fd/{descriptor}") for descriptor in arena.descriptors)  # noqa: PTH115 - no path
     arena.close()
     arena.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc lists descriptors")
+def test_memory_that_cant_be_had_keeps_no_descriptor() -> None:
+    before = os.listdir("/proc/self/fd")  # noqa: PTH208 - numbers, no paths
+    for size in (0, -1, 2**62):
+        with pytest.raises((OSError, ValueError, OverflowError)):
+            Arena.create(size)
+    assert os.listdir("/proc/self/fd") == before  # noqa: PTH208

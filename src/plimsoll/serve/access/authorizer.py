@@ -86,7 +86,8 @@ def caller_of(headers: Iterable[tuple[bytes, bytes]], address: str) -> Caller:
             foreign = foreign or not names_this_machine(value)
         elif name == b"sec-fetch-site":
             foreign = foreign or value.strip().lower() not in OWN_SITE
-    return Caller(frozenset(tokens), address, not forwarded and (not address or (loopback(address) and not foreign)))
+    near = not address or loopback(address)
+    return Caller(frozenset(tokens), address, near and not forwarded and not foreign)
 
 
 @dataclass(frozen=True)

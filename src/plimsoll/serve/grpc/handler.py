@@ -99,6 +99,8 @@ follows right after."""
 
 _WATCH_S = 0.25
 """How often it is looked for a change."""
+MAX_WATCHERS = 64
+"""Calls that watch at once: they need no key and last for ever, and would else take the room of all other calls."""
 Metadata = tuple[tuple[str, str], ...]
 
 
@@ -196,6 +198,7 @@ class GrpcHandler(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no 
         self._procedures = procedures
         self._pipeline = pipeline
         self._service = service
+        self._watchers = 0
         self._receive_limit = service.receive_limit
         self._timeout = service.settings.body_timeout
 
@@ -214,7 +217,11 @@ class GrpcHandler(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no 
             await self._stream(procedure, context, path)
 
         async def watch(_: object, context: Context) -> None:
-            await self._watch(GrpcRequest(procedure, context, path), context)
+            self._watchers += 1
+            try:
+                await self._watch(GrpcRequest(procedure, context, path), context)
+            finally:
+                self._watchers -= 1
 
         if procedure.watched:
             return grpc.stream_stream_rpc_method_handler(watch)
@@ -304,6 +311,10 @@ class GrpcHandler(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no 
 
     async def _message(self, request: GrpcRequest, context: Context) -> bytes:
         """Return a call's message; raises RequestError where it doesn't arrive in time, or there is none."""
+        if request.procedure.watched and self._watchers > MAX_WATCHERS:
+            raise RequestError(
+                Problem("overloaded", "too many calls watch already", "Ask `Check` now and then.", 503, 1.0)
+            )
         if request.procedure is _NOT_FOUND:
             raise RequestError(Problem("input", f"there is no procedure {quoted(request.path)}", status=501))
         reading = asyncio.ensure_future(context.read())

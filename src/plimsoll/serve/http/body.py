@@ -44,7 +44,11 @@ async def read_body(request: Request, service: Service) -> bytes:
                     chunks.append(chunk)
             body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
             encoding = request.headers.get("content-encoding")
-            return body if encoding is None else await inflated(body, encoding, settings.max_body_bytes)
+            if encoding is None:
+                return body
+            data = await inflated(body, encoding, settings.max_body_bytes)
+            share.add(max(0, len(data) - size))
+            return data
     except TimeoutError:
         raise too_slow("body", settings.body_timeout) from None
     except ClientDisconnect:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from email.message import Message
 from urllib.parse import unquote_to_bytes
 
 from plimsoll.serve.messages import Problem, RequestError
@@ -15,6 +14,8 @@ _SLICE = 4 * 1024 * 1024
 _HEADER_BYTES = 16_384
 _MAX_BOUNDARY = 200
 _MAX_PADDING = 200
+_CHARSETS = ("utf-8", "iso-8859-1", "us-ascii")
+"""Of `filename*`. Python knows many more, and some take a time that grows with the square of the text."""
 _IDENTITY = ("", "7bit", "8bit", "binary")
 
 
@@ -35,10 +36,9 @@ class Part:
 
 def boundary_of(content_type: str) -> bytes:
     """Return the boundary in a `Content-Type`; raises RequestError (400) where it is not multipart/form-data."""
-    message = Message()
-    message["Content-Type"] = content_type.replace("\r", "").replace("\n", "")
-    boundary = message.get_boundary("")
-    if message.get_content_type() != "multipart/form-data" or not 1 <= len(boundary) <= _MAX_BOUNDARY:
+    kind = content_type.partition(";")[0].strip().lower()
+    boundary = dict(_parameters(content_type)).get("boundary", "").rstrip()
+    if kind != "multipart/form-data" or not 1 <= len(boundary) <= _MAX_BOUNDARY:
         raise _unreadable("expected multipart/form-data with a boundary of at most 200 characters", whole=True)
     return boundary.encode("latin-1", "replace")
 
@@ -131,9 +131,10 @@ def _disposition(value: str) -> tuple[str, str | None]:
     extended = named.get("filename*")
     if extended is not None:
         charset, _, text = extended.partition("'")
+        known = charset.lower() if charset.lower() in _CHARSETS else "utf-8"
         try:
-            filename = unquote_to_bytes(text.partition("'")[2]).decode(charset or "utf-8")
-        except (LookupError, ValueError):
+            filename = unquote_to_bytes(text.partition("'")[2]).decode(known)
+        except ValueError:
             filename = filename if filename is not None else ""
     return named.get("name", ""), filename
 

@@ -57,25 +57,36 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._timeout = self.loop.call_later(self.settings.header_timeout, transport.close)
+        self._limit_head()
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return
-        self._head_bytes += len(data) if self._in_head else 0
-        self._unset_keepalive_if_required()
+        self._head_bytes += len(data)
+        if self.timeout_keep_alive_task is not None:  # what comes may be blank lines, which begin no request
+            self._unset_keepalive_if_required()
+            self._limit_head()
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._stay_with_http(data[upgrade.args[0] :])
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                self._stay_with_http(data[upgrade.args[0] :])
         except httptools.HttpParserError:
+            self._refused = True
             self.send_400_response("Invalid HTTP request received.")
             return
-        if self._in_head and self._head_bytes > _HEAD_BYTES and not self.transport.is_closing():
+        if self._head_bytes > _HEAD_BYTES and not self._refused and not self.transport.is_closing():
             self._refused = True
+            if not self._in_head:  # an answer may be on its way
+                self.transport.close()
+                return
             self.transport.write(_TOO_LONG)
             # Closing at once would reset the connection before the caller has read this.
             self.loop.call_later(_LINGER_S, self.transport.close)
+
+    def _limit_head(self) -> None:
+        self._cancel_timeout()
+        self._timeout = self.loop.call_later(self.settings.header_timeout, self.transport.close)
 
     def _stay_with_http(self, rest: bytes) -> None:
         """Go on in HTTP/1.1 after a request to upgrade (RFC 9110, 7.8: a server may ignore it).
@@ -89,8 +100,10 @@ class LimitedProtocol(HttpToolsProtocol):
         self.parser = httptools.HttpRequestParser(self)
         if framing:
             self._replaying = True
-            self.parser.feed_data(b"POST / HTTP/1.1\r\n" + b"".join(framing) + b"\r\n")
-            self._replaying = False
+            try:
+                self.parser.feed_data(b"POST / HTTP/1.1\r\n" + b"".join(framing) + b"\r\n")
+            finally:
+                self._replaying = False
         if rest:
             self.data_received(rest)
 
@@ -98,17 +111,16 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._replaying:
             return
         super().on_message_begin()
-        self._in_head, self._head_bytes = True, 0
-        self._cancel_timeout()
-        self._timeout = self.loop.call_later(self.settings.header_timeout, self.transport.close)
+        self._in_head = True
+        self._limit_head()
 
     def on_url(self, url: bytes) -> None:
         if not self._replaying:
             super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._replaying:
-            return
+        if self._replaying or not self._in_head:
+            return  # trailers are no headers (RFC 9110, 6.5.1): who checked those of a request has not seen them
         super().on_header(name, value)
         if len(self.headers) > _HEADERS:
             raise ValueError("too many headers")
@@ -118,18 +130,22 @@ class LimitedProtocol(HttpToolsProtocol):
             self._in_head = False
             self.cycle.more_body = True
             return
-        self._in_head = False
+        self._in_head, self._head_bytes = False, 0
         self._cancel_timeout()
         super().on_headers_complete()
         if len(self.connections) > self.settings.max_connections:
             self.scope["state"]["crowded"] = True
 
+    def on_body(self, body: bytes) -> None:
+        super().on_body(body)
+        self._head_bytes = 0  # from here on it counts what is neither a head nor a body: trailers, sizes of chunks
+
     def on_message_complete(self) -> None:
+        self._in_head, self._head_bytes = True, 0
         if self._replaying:  # a body of no bytes
             self.cycle.more_body = False
             return
         super().on_message_complete()
-        self._in_head, self._head_bytes = True, 0
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel_timeout()
@@ -150,6 +166,19 @@ class LimitedProtocol(HttpToolsProtocol):
     def resume_writing(self) -> None:
         self._reads_again()
         super().resume_writing()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._end_if_unread()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._end_if_unread()
+
+    def _end_if_unread(self) -> None:
+        """Limit how long a connection that is being closed waits for its caller to read the rest."""
+        if self.transport.is_closing() and self.unsent_bytes:
+            self.loop.call_later(self.settings.write_timeout, self.transport.abort)
 
     def cut(self, reason: str) -> None:
         """End the connection, and what it holds."""
