@@ -75,6 +75,9 @@ class LimitedProtocol(HttpToolsProtocol):
             self._refused = True
             self.send_400_response("Invalid HTTP request received.")
             return
+        self._refuse_long_head()
+
+    def _refuse_long_head(self) -> None:
         if self._head_bytes > _HEAD_BYTES and not self._refused and not self.transport.is_closing():
             self._refused = True
             if not self._in_head:  # an answer may be on its way
