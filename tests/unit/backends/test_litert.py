@@ -569,3 +569,38 @@ def test_mediapipe_tasks_scores_prepared_pictures_as_onnx_does(
         tmp_path / "scores.npy",
     )
     np.testing.assert_allclose(np.load(tmp_path / "scores.npy"), reference, atol=1e-5)
+
+
+def test_minus_infinity_that_pads_a_maximum_is_quantized(tmp_path: Path) -> None:
+    """As TensorFlow.js writes it, and NanoDet has it: calibration refused it as not finite."""
+    require("onnx2tf")
+    random = np.random.default_rng(1)
+    stored = {
+        "first": (random.normal(size=(8, 3, 3, 3)) / 5).astype(np.float32),
+        "last": (random.normal(size=(4, 8, 1, 1)) / 3).astype(np.float32),
+        "fill": np.array(-np.inf, np.float32),
+        "pads": np.array([0, 0, 1, 1, 0, 0, 1, 1]),
+    }
+    nodes = [
+        helper.make_node("Conv", ["picture", "first"], ["planes"]),
+        helper.make_node("Pad", ["planes", "pads", "fill"], ["padded"]),
+        helper.make_node("MaxPool", ["padded"], ["pooled"], kernel_shape=[3, 3], strides=[2, 2]),
+        helper.make_node("Conv", ["pooled", "last"], ["scores"]),
+    ]
+    infos = [
+        helper.make_tensor_value_info("picture", TensorProto.FLOAT, ["N", 3, 18, 18]),
+        helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", 4, 8, 8]),
+    ]
+    constants = [numpy_helper.from_array(value, name) for name, value in stored.items()]
+    graph = helper.make_graph(nodes, "padded", infos[:1], infos[1:], constants)
+    path = tmp_path / "net.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    model, tensors = Model(path, "onnx"), random.normal(size=(16, 3, 18, 18)).astype(np.float32)
+    ranges = quantize.calibrate(model, [tensors], "minmax").ranges
+    target = Target("litert", "cpu", "int8")
+    built = backends.get("litert").build(model, target, tmp_path, CalibrationData("minmax", tensors, ranges))
+    answers = []
+    for source, where in ((model, Target("onnxruntime")), (built, target)):
+        with Runner.open(source, where) as runner:
+            answers.append(np.concatenate([next(iter(runner.infer(tensor[None]).values())) for tensor in tensors]))
+    assert deviation(*answers).snr_db > 30

@@ -5,6 +5,7 @@
   the state of the one before it. The last state is therefore cut out of the output at every step.
 - Elu: TFLite's has no alpha.
 - What is computed in float64: TFLite's operators have none.
+- Pad with minus infinity before a MaxPool: no integer stands for it; the least float32 pads a maximum as well.
 - Softplus: it becomes log(1 + exp(x)), which is infinite from 89 on, and which 8 bits can't hold.
 """
 
@@ -144,10 +145,31 @@ def _softplus(work: _Rewriter, node: NodeProto) -> None:
     work.replace("Add", [work.add("Relu", [source], f"{output}.above"), rest], output)
 
 
+def _pad(work: _Rewriter, node: NodeProto) -> None:
+    fill = work.graph.value(node.input[2]) if len(node.input) > 2 and node.input[2] else None
+    if fill is not None and fill.dtype == np.float32 and np.isneginf(fill).all() and _maximum(work, node.output[0]):
+        node.input[2] = work.constant(f"{node.output[0]}.least", np.full(fill.shape, np.finfo(np.float32).min))
+    work.nodes.append(node)
+
+
+def _maximum(work: _Rewriter, name: str) -> bool:
+    """Tell whether nothing but MaxPool reads a value, perhaps in another layout."""
+    readers = work.graph.all_readers(name)
+    return (
+        bool(readers)
+        and name not in work.graph.outputs
+        and all(
+            reader.op_type == "MaxPool" or (reader.op_type == "Transpose" and _maximum(work, reader.output[0]))
+            for reader in readers
+        )
+    )
+
+
 _RULES: dict[str, Callable[[_Rewriter, NodeProto], None]] = {
     "LSTM": _recurrent,
     "GRU": _recurrent,
     "RNN": _recurrent,
     "Elu": _elu,
+    "Pad": _pad,
     "Softplus": _softplus,
 }
