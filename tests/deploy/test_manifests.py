@@ -125,9 +125,10 @@ def test_the_image_is_not_root_and_is_told_to_stop_as_it_understands() -> None:
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user), "Kubernetes knows by a number alone that it isn't root"
     assert value_of(file, "STOPSIGNAL") == "SIGTERM"
     entry = json.loads(value_of(file, "ENTRYPOINT"))
-    assert entry[:2] == ["plimsoll", "serve"]
-    assert {word for word in entry if word.startswith("--")} <= options()
-    assert not any(re.search(r"apt-get|build-essential|gcc", rest) for _, rest in instructions(file))
+    assert entry[:4] == ["tini", "--", "plimsoll", "serve"], "an init hands signals on and takes care of orphans"
+    assert {word for word in entry[2:] if word.startswith("--")} <= options()
+    installed = [re.findall(r"(?:apt-get|apt) install ([^&|;]*)", rest) for _, rest in instructions(file)]
+    assert " ".join(sum(installed, [])).split() == ["--yes", "--no-install-recommends", "tini"], "no compiler"
 
 
 def test_the_health_check_asks_what_is_served() -> None:

@@ -224,7 +224,7 @@ def test_read_takes_bytes_and_paths(tmp_path: Path) -> None:
 def test_read_says_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ImageError, match="No such file"):
         read(tmp_path / "missing.jpg")
-    with pytest.raises(ImageError, match="directory"):
+    with pytest.raises(ImageError, match="not a regular file but a folder"):
         read(tmp_path)
     with pytest.raises(ImageError, match="null"):
         read(Path("a\0b"))

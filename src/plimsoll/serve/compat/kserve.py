@@ -60,7 +60,7 @@ class Predictions(ReplyModel):
 
 def endpoints(service: Service) -> list[Endpoint]:
     """Return the endpoint."""
-    api = Endpoints("compat")
+    api = Endpoints("oip")
 
     @api.post("/v1/models/{name}:predict", _description(service), right="predict")
     async def predict(request: Request) -> Predictions | Reply[OipError]:

@@ -42,8 +42,8 @@ _TAGS = {
     "operations": ("operations", "For operators and their tools."),
     "oip": (
         "Open Inference Protocol",
-        "Version 2, as clients of KServe, Triton, OpenVINO Model Server and MLServer speak it. The numbers are the"
-        " network's own.",
+        "Version 2, as clients of KServe, Triton, OpenVINO Model Server and MLServer speak it: the numbers are the"
+        " network's own. And KServe's first version, with pictures in and answers out.",
     ),
     "page": ("page", "For people."),
     "compat": ("compat", "What existing applications ask: whether a picture is safe to show."),
