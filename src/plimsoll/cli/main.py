@@ -145,8 +145,8 @@ def _guarded() -> Any:
         return error.exit_code
     except streams.ClosedOutputError:
         return 0
-    except KeyboardInterrupt:  # outside a command
-        return 130
+    except KeyboardInterrupt as error:  # outside a command
+        return getattr(error, "exit_code", 130)
     except OSError as error:
         if error.errno not in _FAILED_MACHINE:
             return _internal(error)
