@@ -11,10 +11,11 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections import deque
-from io import TextIOWrapper
 
 _MAX_LINES = 20
+_MAX_LINE_BYTES = 4096
 _FLUSH_S = 1.0
 
 
@@ -23,24 +24,35 @@ class _Buffer:
 
     def __init__(self) -> None:
         source, self.descriptor = os.pipe()
+        # A library that prints while it holds Python's lock would wait for ever for a reader that waits for the lock.
+        os.set_blocking(self.descriptor, False)
         self._lines: deque[str] = deque(maxlen=_MAX_LINES)
         self._read = threading.Event()
         self._mark = f"\n{os.getpid()} {id(self)}\n"
-        stream = os.fdopen(source, encoding="utf-8", errors="replace")
-        threading.Thread(target=self._collect, args=(stream,), name="plimsoll-native-output", daemon=True).start()
+        threading.Thread(target=self._collect, args=(source,), name="plimsoll-native-output", daemon=True).start()
 
-    def _collect(self, stream: TextIOWrapper) -> None:
-        for line in stream:
-            if line.strip() == self._mark.strip():
-                self._read.set()
-            elif line.strip():
-                self._lines.append(line.strip())
+    def _collect(self, source: int) -> None:
+        """Read with no Python stream: the end of the program must not wait for the lock of one."""
+        rest = b""
+        while content := os.read(source, 65536):
+            *lines, rest = (rest + content).split(b"\n")
+            rest = rest[-_MAX_LINE_BYTES:]
+            for line in (raw.decode("utf-8", "replace").strip() for raw in lines):
+                if line == self._mark.strip():
+                    self._read.set()
+                elif line:
+                    self._lines.append(line)
 
     def take(self) -> list[str]:
         """Return the lines since the last call, at most the last 20."""
         self._read.clear()
-        os.write(self.descriptor, self._mark.encode())
-        self._read.wait(_FLUSH_S)
+        end = time.monotonic() + _FLUSH_S
+        while not self._read.is_set() and time.monotonic() < end:
+            try:
+                os.write(self.descriptor, self._mark.encode())
+                self._read.wait(_FLUSH_S)
+            except BlockingIOError:  # full; the reader is at it
+                time.sleep(0.01)
         lines = list(self._lines)
         self._lines.clear()
         return lines
