@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import binascii
 import gc
+import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -21,7 +22,16 @@ from pydantic_core import from_json, to_json
 from plimsoll.serve.messages import Problem, RequestError
 
 MAX_JSON_BYTES = 48 * 1024 * 1024
-"""Of a JSON body: reading a text of this size takes a tenth of the time that everybody may be held up."""
+"""Of a JSON body."""
+_MAX_OTHER_BYTES = 24 * 1024 * 1024
+"""Of a JSON body without its long texts in base64."""
+_MAX_WIDE_BYTES = 4 * 1024 * 1024
+"""The same where it has characters beyond ASCII: a text takes four bytes for each of its characters then."""
+_LONG_TEXT = 8192
+_MARK = f"text-{os.urandom(16).hex()}-"
+"""Stands in the JSON for a long text, with its number."""
+_ESCAPES = {rb"\/": b"/", rb"\u002B": b"+", rb"\u002b": b"+", rb"\n": b"\n", rb"\r": b"\r"}
+"""What libraries write in base64 that they put into JSON."""
 SMALL_BYTES = 256 * 1024
 """What is smaller is read where it is: a thread would take longer."""
 _SLICE = 1024 * 1024
@@ -75,11 +85,64 @@ def parse_json(body: bytes, hint: str = "", limits: JsonLimits = TENSOR_JSON) ->
         raise _too_much(f"has more than {limits.members:,} named values", hint)
     if _count(body, b"\\") > limits.escapes:
         raise _too_much(f"has more than {limits.escapes:,} escaped characters", hint)
+    other, texts = _take_long_texts(body) if len(body) > SMALL_BYTES else (body, {})
+    allowed = _MAX_OTHER_BYTES if other.isascii() and rb"\u" not in other else _MAX_WIDE_BYTES
+    if len(other) > allowed:
+        raise _too_much(f"has {len(other):,} bytes besides long texts in base64; at most {allowed:,} are read", hint)
     try:
         with without_garbage_collection():
-            return from_json(body, cache_strings="keys")
+            data = from_json(other, cache_strings="keys")
     except ValueError as error:
         raise RequestError(Problem("input", f"the body is not JSON: {error}", hint, 400)) from error
+    return _put_back(data, texts, hint) if texts else data
+
+
+def _take_long_texts(body: bytes) -> tuple[bytes, dict[str, str]]:
+    """Return JSON with a mark in place of each long text in base64, and the texts by their marks.
+
+    Reading a text of many megabytes as JSON is one call, which holds everybody up; finding where it ends is not.
+    """
+    pieces: list[bytes] = []
+    texts: dict[str, str] = {}
+    taken, middle = 0, _LONG_TEXT
+    while middle < len(body):
+        start = body.rfind(b'"', max(taken, middle - _LONG_TEXT), middle) + 1
+        end = body.find(b'"', middle) if start else middle
+        if end < 0:
+            break
+        if end - start > _LONG_TEXT and start and (text := _plain_text(body[start:end])) is not None:
+            mark = f"{_MARK}{len(texts)}"
+            texts[mark] = text
+            pieces += [body[taken:start], mark.encode()]
+            taken = end
+        middle = end // _LONG_TEXT * _LONG_TEXT + _LONG_TEXT
+    return b"".join([*pieces, body[taken:]]), texts
+
+
+def _plain_text(run: bytes) -> str | None:
+    """Return what stands between two quotation marks, where that is a text and holds nothing that base64 and data URLs
+    don't hold; None where it may be anything else, such as what stands between two texts."""
+    if run[:1] in b" \t\r\n,:]}" or not run.isascii():
+        return None
+    for escape, character in _ESCAPES.items() if b"\\" in run else ():
+        run = run.replace(escape, character)
+    return None if b"\\" in run else run.decode("ascii")
+
+
+def _put_back(data: Any, texts: Mapping[str, str], hint: str) -> Any:
+    """Return data with the long texts in their places; none of them is a name."""
+    whole = [data]
+    holders: list[Any] = [whole]
+    while holders:
+        holder = holders.pop()
+        if isinstance(holder, dict) and not holder.keys().isdisjoint(texts):
+            raise _too_much(f"has a name of more than {_LONG_TEXT:,} characters", hint)
+        for key, value in holder.items() if isinstance(holder, dict) else enumerate(holder):
+            if isinstance(value, str):
+                holder[key] = texts.get(value, value)
+            elif isinstance(value, (dict, list)):
+                holders.append(value)
+    return whole[0]
 
 
 def _count(body: bytes, character: bytes) -> int:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from plimsoll.core.target import Target
+from plimsoll.core.wording import printable
 from plimsoll.errors import PlimsollError
 from plimsoll.serve.folders import ServiceFolder, Snapshot
 from plimsoll.serve.ipc import Array
@@ -316,12 +317,12 @@ class Service:
             return next(iter(self.models.values()))
         model = self.models.get(name)
         if model is None:
-            message = f"unknown model '{name}'" if name else "several models are served, and the request names none"
+            unknown = f"unknown model '{printable(name, 100)}'"
+            message = unknown if name else "several models are served, and the request names none"
             raise RequestError(Problem("input", message, f"Choose from {', '.join(self.models)}.", 404))
         if version not in (None, model.version):
-            raise RequestError(
-                Problem("input", f"{name} has no version '{version}'", f"The current one is {model.version}.", 404)
-            )
+            message = f"{name} has no version '{printable(version or '', 100)}'"
+            raise RequestError(Problem("input", message, f"The current one is {model.version}.", 404))
         return model
 
     async def reload(self) -> None:

@@ -69,9 +69,11 @@ class PictureSource(BaseModel):
 
     data: str | None = Field(None, description="The picture file in base64.")
     url: str | None = Field(
-        None, description="Where the picture is, in place of `data`; only for hosts that the service was told to trust."
+        None,
+        max_length=8192,
+        description="Where the picture is, in place of `data`; only for hosts that the service was told to trust.",
     )
-    name: str | None = Field(None, description="Comes back beside its answer.")
+    name: str | None = Field(None, max_length=4096, description="Comes back beside its answer.")
 
     @model_validator(mode="after")
     def _either(self) -> Self:

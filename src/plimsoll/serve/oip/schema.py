@@ -110,7 +110,7 @@ class RequestedOutput(_RequestModel):
 
 
 class _InferRequest(_RequestModel):
-    id: str | None = Field(None, description="Comes back with the answer.")
+    id: str | None = Field(None, max_length=4096, description="Comes back with the answer.")
     outputs: Annotated[list[RequestedOutput], Field(max_length=MAX_TENSORS, fail_fast=True)] | None = Field(
         None, description="Without any: all of them."
     )
