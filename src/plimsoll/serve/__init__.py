@@ -11,7 +11,7 @@ http/ grpc/    adapters of the protocols, with oip/ (Open Inference Protocol), c
 pipeline       authorize, limit, trace, handle, log and measure, for every protocol; access/ knows keys and rates
 service        all models by name; each is loaded, reloaded without losing a request, unloaded
 scheduler      its requests: queued by priority, handed to workers in batches, each item given its result
-worker_handle  one worker process, as the web process sees it
+worker_handle  one worker process, as the web process sees it; child starts it
 ipc            frames over a pipe, and shared memory
 worker         the worker process: its loops and threads
 executor       what a worker computes; calls inference.Predictor and its Runner

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from plimsoll.errors import BackendError
-from plimsoll.serve import ipc
+from plimsoll.serve import child, ipc
+from plimsoll.serve.child import ChildProcess
 from plimsoll.serve.folders import ServiceFolder
 from plimsoll.serve.ipc import Arena, Array, TensorRef
 from plimsoll.serve.messages import ModelMetadata, Problem, RequestError, RequestOptions
@@ -89,7 +90,7 @@ class WorkerHandle:
     kill_reason: str = ""
     """Why this process ended it, where it did."""
     in_flight: dict[int, Batch] = field(default_factory=dict)
-    _process: asyncio.subprocess.Process | None = None
+    _process: ChildProcess | asyncio.subprocess.Process | None = None
     _outbound: Arena | None = None
     _scratch: str = ""
     _last_line: str = ""
@@ -121,16 +122,10 @@ class WorkerHandle:
     async def _start(self, config: Mapping[str, Any], inbound: Arena) -> None:
         self._outbound = outbound = Arena.create(self.outbound_bytes)
         self._scratch = tempfile.mkdtemp(prefix="worker-", dir=self.folder.path())
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "plimsoll.serve.worker",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=_environment(config["threads"], self._scratch),
-            start_new_session=True,
-            pass_fds=(*inbound.descriptors, *outbound.descriptors),
+        self._process = await child.start(
+            (sys.executable, "-m", "plimsoll.serve.worker"),
+            _environment(config["threads"], self._scratch),
+            (*inbound.descriptors, *outbound.descriptors),
         )
         self.last_heard = time.monotonic()
         self._log_task = asyncio.create_task(self._log_output())
@@ -225,6 +220,8 @@ class WorkerHandle:
         return self.kill_reason or _exit_reason(process.returncode or 0, self._last_line)
 
     async def _clean(self) -> None:
+        if isinstance(self._process, ChildProcess):
+            self._process.close()
         if self._outbound is not None:
             self._outbound.close()
             self._outbound = None
