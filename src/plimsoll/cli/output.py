@@ -86,6 +86,8 @@ class Table(Writer):
 
     def _line(self, prediction: Prediction) -> Any:
         path = prediction.path.removeprefix(self._folder).lstrip(os.sep)
+        if prediction.time is not None:
+            path = f"{path} {prediction.time:.3f} s"
         line = self._text(f"{_shortened(path, self._path_width):<{self._path_width}}  ")
         answer = prediction.answer
         if isinstance(answer, Classification):

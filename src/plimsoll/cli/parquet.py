@@ -178,6 +178,7 @@ def _types(arrow: Any) -> dict[str, Any]:
         "points": arrow.list_(arrow.list_(number)),
         "presence": number,
         "frame": whole,
+        "time": number,
         "frames": whole,
         "mask": arrow.struct([("size", arrow.list_(whole, 2)), ("labels", shares), ("rle", masks)]),
     }

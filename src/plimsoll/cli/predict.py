@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from plimsoll.cli import options
+from plimsoll.cli import options, video
 from plimsoll.cli.destination import FORMATS, Destination, check_model, not_stored
 from plimsoll.errors import PlimsollError
 
@@ -42,7 +42,7 @@ def predict(  # noqa: PLR0913 - each parameter is an option of the command
         typer.Argument(
             metavar="PATH…",
             help="Pictures, folders (searched recursively), patterns like 'photos/*.jpg', or - to read a list from"
-            " standard input.",
+            " standard input. Also clips (clip.mp4), cameras (camera:0) and streams (rtsp://…).",
         ),
     ],
     spec: options.Spec = None,
@@ -85,35 +85,49 @@ def predict(  # noqa: PLR0913 - each parameter is an option of the command
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 1 if any picture failed, not only if all did.")
     ] = False,
+    sample: video.Sample = None,
+    max_frames: video.MaxFrames = None,
+    track: video.Track = False,
+    smooth: video.Smooth = False,
+    draw: video.Draw = None,
+    show: video.Show = False,
 ) -> None:
-    """Run a model on pictures.
+    """Run a model on pictures, and on the frames of clips, cameras and streams.
 
     A path that can't be read, or that leads to no picture, becomes a row with its error, and the run goes on. Exits
     with code 1 if every picture failed (with --strict: if any did). Files that look like pictures but are not read are
     counted and named at the end.
     """
     from plimsoll.cli.output import Progress
-    from plimsoll.inference.images import find_images
     from plimsoll.inference.predictor import load
     from plimsoll.inference.walk import LeftOut
     from plimsoll.system import host
 
     host.keep_memory_level()
     left_out, tally = LeftOut(), _Tally()
-    destination = Destination.of(format_, out, append=append, replace=force)
+    # With --draw alone, --force is about what is drawn.
+    destination = Destination.of(format_, out, append=append, replace=force and (out is not None or draw is None))
     with ExitStack() as stack:
         predictor = stack.enter_context(
             load(model, spec=spec, target=target, preprocessing=preprocessing, options=options.settings(set_ or []))
         )
         # With a single folder, a table shows paths relative to it.
+        video_options = video.VideoOptions(sample, max_frames, track, smooth, draw, show, force)
+        clips = video.clip_answers(paths, video_options, predictor, threshold)
+        if clips is not None:
+            video.require_rows_anew(append=append)
         folder = paths[0] if len(paths) == 1 and Path(paths[0]).is_dir() else ""
         writer, already = destination.open(stack, predictor.task, top, folder)
         check_model(destination, already, writer, predictor)
         started = time.perf_counter()
         formats = predictor.spec.input.decode.formats
-        pictures = not_stored(find_images(paths, formats, null=null, left_out=left_out), already, tally.skip)
-        predictions = predictor.predict_many(pictures, threshold=threshold, batch=batch)
-        progress = Progress(getattr(writer, "console", None), paths, _SHOW_AFTER_S, formats)
+        listed = video.find_all(paths, formats, null=null, left_out=left_out)
+        pictures = not_stored(listed, already, tally.skip)
+        if clips is not None:
+            predictions = clips.run(paths, pictures, batch)
+        else:
+            predictions = predictor.predict_many(pictures, threshold=threshold, batch=batch)
+        progress = Progress(getattr(writer, "console", None), paths if clips is None else ["-"], _SHOW_AFTER_S, formats)
         _write_all(predictions, writer, progress, tally)
     _end(tally, paths, left_out, time.perf_counter() - started)
     if tally.failed and (strict or tally.failed == tally.done):

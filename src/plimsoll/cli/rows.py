@@ -37,11 +37,20 @@ class Writer(ABC):
 
 
 def row(prediction: Prediction, task: Task, top: int | None) -> dict[str, Any]:
-    """Return `path`, the task's own keys, `frame` and `frames` where the Spec answers several, and `error`."""
+    """Return `path`, the task's own keys, `frame` and `frames` where the Spec answers several, and `error`.
+
+    Where clips are answered, `frame` and `time` follow the path; both are null for a picture.
+    """
     answered = prediction.answer is not None
     answer = prediction.answer.row(top) if prediction.answer is not None else task.empty_row()
-    frames = {"frame": prediction.frame if answered else None, "frames": prediction.frames if answered else None}
-    return {"path": prediction.path, **answer, **(frames if task.answers_frames else {}), "error": prediction.error}
+    moment: dict[str, Any] = {}
+    if task.answers_clips:
+        time = prediction.time
+        moment = {"frame": None if time is None else prediction.frame, "time": None if time is None else round(time, 6)}
+    frames: dict[str, Any] = {}
+    if task.answers_frames:
+        frames = {"frame": prediction.frame if answered else None, "frames": prediction.frames if answered else None}
+    return {"path": prediction.path, **moment, **answer, **frames, "error": prediction.error}
 
 
 def keys(task: Task) -> list[str]:

@@ -3,6 +3,8 @@
 predictor  `open_model`: what MODEL means; `load`, `Predictor`: answer one picture, or a stream of them
 stream     many pictures in several threads, answered in order
 spec_check whether a Spec and its network do together what the Spec says
+video/     clips, cameras and streams
+drawing/   answers over their picture
 images     `find_images`: which pictures the paths of a command mean
 walk       the pictures in folders and patterns, and what is left out there; `path_list`: lists on standard input
 """

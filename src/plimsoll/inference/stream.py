@@ -53,6 +53,8 @@ class Prediction:
     """The frame of the file that the answer is to, from 0: the worst of those that the Spec selects."""
     frames: int = 1
     """How many frames of the file were answered."""
+    time: float | None = None
+    """Of a clip's frame: seconds since the clip began."""
 
 
 class PictureModel(Protocol):

@@ -221,6 +221,11 @@ class Preprocessor:
         self._bgr = preprocessing != "reference" and _folds_into_bgr(spec)
         self._others = tuple(Preprocessor(view, preprocessing, scaled_sides) for view in spec.views[1:])
 
+    @property
+    def takes_bgr(self) -> bool:
+        """Whether an array in the order BGR is taken as it is, without a copy."""
+        return self._bgr
+
     def __call__(self, source: PictureSource) -> Array:
         """Return the tensor of a picture: C-contiguous, of the shape and dtype that the Spec's input says. Where
         further inputs have steps of their own, it is all of their tensors in one.

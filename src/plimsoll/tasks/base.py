@@ -56,6 +56,8 @@ class Task(ABC):
     """Height and width of the network's input, where the Spec fixes them."""
     answers_frames: bool = False
     """Whether the Spec answers several frames of a file, by the worst of them."""
+    answers_clips: bool = False
+    """Whether clips are answered: then rows say a frame's number and its time."""
     needs_geometry: ClassVar[bool] = False
     """Whether answers hold positions, so that `decode` needs each picture's geometry."""
 

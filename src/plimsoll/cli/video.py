@@ -1,0 +1,197 @@
+"""The options of `plimsoll predict` for clips, cameras and streams, and how their frames become rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from plimsoll.errors import InputError
+
+if TYPE_CHECKING:
+    from plimsoll.inference.predictor import Prediction, Predictor
+    from plimsoll.inference.video.answers import AnsweredFrame, ClipReader
+    from plimsoll.inference.video.writer import Sink
+    from plimsoll.inference.walk import LeftOut
+
+_PANEL = "Video"
+
+Sample = Annotated[
+    str | None,
+    typer.Option(
+        "--sample",
+        metavar="CHOICE",
+        help=(
+            "Which frames of a clip are answered: all (the default), every=N, seconds=S (one in S seconds), keyframes,"
+            " or scenes (the first of each)."
+        ),
+        rich_help_panel=_PANEL,
+    ),
+]
+MaxFrames = Annotated[
+    int | None,
+    typer.Option(
+        "--max-frames",
+        min=1,
+        metavar="N",
+        help="Stop after this many frames of each clip, camera or stream, answered or not.",
+        rich_help_panel=_PANEL,
+    ),
+]
+Track = Annotated[
+    bool,
+    typer.Option(
+        "--track", help="Number the objects of a clip: boxes get a `track` that stays.", rich_help_panel=_PANEL
+    ),
+]
+Smooth = Annotated[
+    bool,
+    typer.Option("--smooth", help="Take the tremble out of a clip's points (One-Euro filter).", rich_help_panel=_PANEL),
+]
+Draw = Annotated[
+    str | None,
+    typer.Option(
+        "--draw",
+        metavar="TARGET",
+        help=(
+            "Draw the answers over the frames and pictures: into a clip (out.mp4), a folder of pictures, one picture"
+            " (out.jpg), or to the address of a stream (rtmp://…, srt://…, udp://…)."
+        ),
+        rich_help_panel=_PANEL,
+    ),
+]
+Show = Annotated[
+    bool,
+    typer.Option("--show", help="Show the drawn frames in a window, where there is a display.", rich_help_panel=_PANEL),
+]
+
+
+@dataclass(frozen=True)
+class VideoOptions:
+    """What was asked for beside the model and the paths."""
+
+    sample: str | None = None
+    max_frames: int | None = None
+    track: bool = False
+    smooth: bool = False
+    draw: str | None = None
+    show: bool = False
+    replace: bool = False
+    """Whether what `draw` names may be replaced; of no meaning alone."""
+
+    @property
+    def given(self) -> bool:
+        """Tell whether any of them was given."""
+        return any(value not in (None, False) for name, value in vars(self).items() if name != "replace")
+
+
+class ClipAnswers:
+    """Answers paths among which are clips, and draws the answers. Use it in a `with` block."""
+
+    def __init__(self, options: VideoOptions, predictor: Predictor, threshold: float | None) -> None:
+        from plimsoll.inference.video.answers import ClipReader, Follower, colour_for
+        from plimsoll.inference.video.source import require_av
+
+        require_av()
+        self._options, self._predictor = options, predictor
+        self.reader = ClipReader(options.sample or "all", colour=colour_for(predictor), most=options.max_frames)
+        self._follower = Follower(predictor, threshold, track=options.track, smooth=options.smooth)
+        self._drawing = Drawing(options, self.reader) if options.draw or options.show else None
+        predictor.task.answers_clips = True
+
+    def run(self, paths: Sequence[str], pictures: Iterable[str], batch: int | None) -> Iterator[Prediction]:
+        """Yield the predictions for the frames of clips and for pictures, in order."""
+        from plimsoll.inference.video.answers import answer_items
+        from plimsoll.inference.video.source import is_live
+
+        answered: Any = answer_items(
+            self._predictor,
+            self.reader.items(pictures),
+            threshold=self._follower.threshold,
+            batch=batch,
+            live=any(map(is_live, paths)),
+        )
+        try:
+            for item in answered:
+                followed = self._follower.update(item)
+                if self._drawing is not None:
+                    self._drawing.take(followed)
+                yield followed.prediction
+        finally:
+            answered.close()
+            if self._drawing is not None:
+                self._drawing.close()
+
+
+class Drawing:
+    """Draws answered frames into a sink, which is opened with the first of them."""
+
+    def __init__(self, options: VideoOptions, reader: ClipReader) -> None:
+        from plimsoll.inference.video.writer import WindowSink, require_free
+
+        self._options, self._reader = options, reader
+        if options.draw:
+            require_free(options.draw, replace=options.replace)
+        self._sinks: list[Sink] = [WindowSink()] if options.show else []
+        self._opened = not options.draw
+
+    def take(self, answered: AnsweredFrame) -> None:
+        """Draw an answer; what has none is left out."""
+        from plimsoll.inference.drawing.canvas import canvas_of, read_picture
+        from plimsoll.inference.drawing.overlay import draw
+
+        answer, frame = answered.prediction.answer, answered.frame
+        if answer is None:
+            return
+        name = answered.prediction.path
+        canvas = canvas_of(frame.pixels) if frame is not None else read_picture(name)
+        if not canvas.flags.writeable:
+            canvas = canvas.copy()
+        draw(canvas, answer)
+        for sink in self._open(name):
+            sink.write(name, canvas, frame.time if frame is not None else None)
+
+    def _open(self, name: str) -> list[Sink]:
+        from plimsoll.inference.video.writer import sink
+
+        if not self._opened:
+            self._opened = True
+            self._sinks.append(sink(str(self._options.draw), self._reader.rate_of(name)))
+        return self._sinks
+
+    def close(self) -> None:
+        """Finish what was drawn."""
+        for sink in self._sinks:
+            sink.close()
+
+
+def clip_answers(
+    paths: Sequence[str], options: VideoOptions, predictor: Predictor, threshold: float | None
+) -> ClipAnswers | None:
+    """Return what answers clips, or None where the paths name none and no option asks for it."""
+    from plimsoll.inference.video.source import is_clip
+
+    return ClipAnswers(options, predictor, threshold) if options.given or any(map(is_clip, paths)) else None
+
+
+def require_rows_anew(*, append: bool) -> None:
+    """Raise InputError for --append: a clip whose run has ended early has rows, and not all of them."""
+    if append:
+        raise InputError(
+            "--append doesn't go with clips: a row doesn't say whether its clip was answered to the end",
+            "Write to a file a clip, or begin anew with --force.",
+        )
+
+
+def find_all(paths: Sequence[str], formats: Any, *, null: bool, left_out: LeftOut) -> Iterator[str]:
+    """Yield the pictures and clips that paths mean; a camera or an address is itself."""
+    from plimsoll.inference.images import find_images
+    from plimsoll.inference.video.source import is_live
+
+    for path in paths:
+        if is_live(path):
+            yield path
+        else:
+            yield from find_images([path], formats, null=null, left_out=left_out)

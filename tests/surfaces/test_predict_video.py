@@ -1,0 +1,106 @@
+"""`plimsoll predict` on clips: rows with times, beside pictures, in every format; and what can't be read."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from helpers.clips import require_av, write
+from helpers.detection_networks import model
+from plimsoll.spec.files import dumps
+from surfaces.conftest import Run
+
+require_av()
+STEPS: list[dict[str, Any]] = [{"step": "decode"}, {"step": "resize", "fit": "letterbox", "width": 256, "height": 256}]
+RATE, COUNT, SPEED = 25, 40, 4
+
+
+def frame(index: int) -> Any:
+    """Return a dark frame with a white rectangle, which moves to the right."""
+    pixels = np.full((256, 512, 3), 40, np.uint8)
+    left = 40 + SPEED * index
+    pixels[96:160, left : left + 80] = 255
+    return pixels
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("clip") / "moving.mp4", map(frame, range(COUNT)), rate=RATE)
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Return what the command line takes for a network that finds the rectangle."""
+    folder = tmp_path_factory.mktemp("network")
+    drawn = model(folder, "yolov8", STEPS)
+    (folder / "spec.toml").write_text(dumps(drawn.require_spec()))
+    return [str(drawn.path), "--spec", str(folder / "spec.toml")]
+
+
+def test_a_row_a_frame(plimsoll: Run, network: list[str], clip: Path, example_photos: list[Path]) -> None:
+    """The boxes move with the picture; a picture beside the clip has no time."""
+    done = plimsoll("predict", *network, clip, example_photos[0], "--sample", "every=10", "--format", "jsonl")
+    assert done.returncode == 0, done.stderr
+    *rows, photo = map(json.loads, done.stdout.splitlines())
+    assert [(row["path"], row["frame"]) for row in rows] == [(str(clip), number) for number in (0, 10, 20, 30)]
+    assert [row["time"] for row in rows] == [0.0, 0.4, 0.8, 1.2]
+    for row in rows:
+        left = 40 + SPEED * row["frame"]
+        assert row["boxes"][0]["box"] == pytest.approx([left, 96, left + 80, 160], abs=3)
+    assert (photo["path"], photo["frame"], photo["time"]) == (str(example_photos[0]), None, None)
+
+
+def test_csv_and_parquet(plimsoll: Run, network: list[str], clip: Path, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra `parquet`")
+    done = plimsoll("predict", *network, clip, "--sample", "seconds=0.5", "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert [(row["frame"], float(row["time"])) for row in rows] == [("0", 0.0), ("13", 0.52), ("25", 1.0), ("38", 1.52)]
+    out = tmp_path / "rows.parquet"
+    assert plimsoll("predict", *network, clip, "--sample", "seconds=0.5", "--out", out).returncode == 0
+    table = parquet.read_table(out).to_pydict()
+    assert (table["frame"], table["time"]) == ([0, 13, 25, 38], [0.0, 0.52, 1.0, 1.52])
+    assert json.loads(rows[1]["boxes"]) == table["boxes"][1]
+
+
+def test_a_clip_that_cannot_be_read_is_a_row(plimsoll: Run, network: list[str], clip: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no clip" * 50)
+    missing = tmp_path / "missing.mp4"
+    done = plimsoll("predict", *network, broken, missing, clip, "--max-frames", "3", "--format", "jsonl")
+    assert done.returncode == 0, done.stderr
+    rows = [*map(json.loads, done.stdout.splitlines())]
+    assert [row["frame"] for row in rows] == [None, None, 0, 1, 2]
+    assert "no clip that can be read" in rows[0]["error"]
+    assert rows[1]["error"] == "no such file"
+    assert rows[0]["boxes"] is None
+    assert plimsoll("predict", *network, broken).returncode == 1, "nothing could be read"
+
+
+def test_options_that_exclude_each_other(plimsoll: Run, network: list[str], clip: Path, tmp_path: Path) -> None:
+    done = plimsoll("predict", *network, clip, "--sample", "often")
+    assert done.returncode == 2
+    assert "unknown sampling 'often'" in done.stderr
+    out = tmp_path / "rows.jsonl"
+    assert plimsoll("predict", *network, clip, "--out", out).returncode == 0
+    done = plimsoll("predict", *network, clip, "--out", out, "--append")
+    assert done.returncode == 2
+    assert "--append doesn't go with clips" in done.stderr
+
+
+def test_a_folder_s_clips_are_left_out_and_named_ones_are_not(
+    plimsoll: Run, network: list[str], clip: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    (folder / "a.mp4").write_bytes(clip.read_bytes())
+    done = plimsoll("predict", *network, folder)
+    assert done.returncode == 2
+    assert "1 video" in done.stderr
+    done = plimsoll("predict", *network, f"{folder}/*.mp4", "--sample", "keyframes", "--format", "jsonl")
+    assert [json.loads(line)["frame"] for line in done.stdout.splitlines()] == [0]
