@@ -104,3 +104,31 @@ def test_a_folder_s_clips_are_left_out_and_named_ones_are_not(
     assert "1 video" in done.stderr
     done = plimsoll("predict", *network, f"{folder}/*.mp4", "--sample", "keyframes", "--format", "jsonl")
     assert [json.loads(line)["frame"] for line in done.stdout.splitlines()] == [0]
+
+
+def test_a_clip_s_score(plimsoll: Run, network: list[str], clip: Path, tmp_path: Path) -> None:
+    done = plimsoll("predict", *network, clip, "--clip-score", "share=50%", "--early-exit", "--thumbnails", "small")
+    assert done.returncode == 0, done.stderr
+    (row,) = map(json.loads, done.stdout.splitlines())
+    assert (row["path"], row["flagged"], row["stopped"], row["rule"]) == (str(clip), True, True, "share=0.5")
+    assert row["frames"] < COUNT
+    assert (tmp_path / "empty" / row["thumbnails"][0]).is_file()
+    for wrong in (("--early-exit",), ("--clip-score", "best"), ("--clip-score", "nth=0")):
+        assert plimsoll("predict", *network, clip, *wrong).returncode == 2
+
+
+def test_tracks_are_drawn(plimsoll: Run, network: list[str], clip: Path, tmp_path: Path) -> None:
+    """One object, one number; the drawn clip has every frame."""
+    from plimsoll.inference.video import Clip
+
+    drawn = tmp_path / "drawn.mp4"
+    done = plimsoll("predict", *network, clip, "--track", "--draw", drawn, "--format", "jsonl")
+    assert done.returncode == 0, done.stderr
+    rows = [*map(json.loads, done.stdout.splitlines())]
+    assert {box["track"] for row in rows for box in row["boxes"]} == {1}
+    with Clip(drawn) as frames:
+        shown = [frame.pixels.samples for frame in frames]
+    assert len(shown) == COUNT
+    assert np.ptp(shown[20][96:160, 40 + 80].astype(int), axis=1).max() > 60, "a coloured edge where the box begins"
+    assert plimsoll("predict", *network, clip, "--draw", drawn).returncode == 2, "it exists"
+    assert plimsoll("predict", *network, clip, "--smooth").returncode == 2, "no points"

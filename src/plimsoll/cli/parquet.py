@@ -179,6 +179,7 @@ def _types(arrow: Any) -> dict[str, Any]:
         "presence": number,
         "frame": whole,
         "time": number,
+        "duration": number,
         "frames": whole,
         "mask": arrow.struct([("size", arrow.list_(whole, 2)), ("labels", shares), ("rle", masks)]),
     }

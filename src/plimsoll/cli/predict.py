@@ -91,6 +91,9 @@ def predict(  # noqa: PLR0913 - each parameter is an option of the command
     smooth: video.Smooth = False,
     draw: video.Draw = None,
     show: video.Show = False,
+    clip_score: video.ClipScore = None,
+    early_exit: video.EarlyExit = False,
+    thumbnails: video.Thumbnails = None,
 ) -> None:
     """Run a model on pictures, and on the frames of clips, cameras and streams.
 
@@ -112,12 +115,24 @@ def predict(  # noqa: PLR0913 - each parameter is an option of the command
             load(model, spec=spec, target=target, preprocessing=preprocessing, options=options.settings(set_ or []))
         )
         # With a single folder, a table shows paths relative to it.
-        video_options = video.VideoOptions(sample, max_frames, track, smooth, draw, show, force)
+        video_options = video.VideoOptions(
+            sample=sample,
+            max_frames=max_frames,
+            track=track,
+            smooth=smooth,
+            draw=draw,
+            show=show,
+            clip_score=clip_score,
+            early_exit=early_exit,
+            thumbnails=thumbnails,
+            replace=force,
+        )
         clips = video.clip_answers(paths, video_options, predictor, threshold)
         if clips is not None:
             video.require_rows_anew(append=append)
         folder = paths[0] if len(paths) == 1 and Path(paths[0]).is_dir() else ""
-        writer, already = destination.open(stack, predictor.task, top, folder)
+        task = predictor.task if clips is None else clips.task
+        writer, already = destination.open(stack, task, top, folder)
         check_model(destination, already, writer, predictor)
         started = time.perf_counter()
         formats = predictor.spec.input.decode.formats

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,10 +14,14 @@ from plimsoll.errors import InputError
 if TYPE_CHECKING:
     from plimsoll.inference.predictor import Prediction, Predictor
     from plimsoll.inference.video.answers import AnsweredFrame, ClipReader
+    from plimsoll.inference.video.moderation import Moderation
     from plimsoll.inference.video.writer import Sink
     from plimsoll.inference.walk import LeftOut
+    from plimsoll.tasks.base import Task
 
 _PANEL = "Video"
+_USUAL_THRESHOLD = 0.5
+"""From which score on a frame counts where neither --threshold nor the Spec says."""
 
 Sample = Annotated[
     str | None,
@@ -66,6 +71,33 @@ Show = Annotated[
     bool,
     typer.Option("--show", help="Show the drawn frames in a window, where there is a display.", rich_help_panel=_PANEL),
 ]
+ClipScore = Annotated[
+    str | None,
+    typer.Option(
+        "--clip-score",
+        metavar="RULE",
+        help=(
+            "One row a clip, with its score, the segments that reach the threshold and whether it is flagged. RULE:"
+            " worst (the worst frame), nth=N (the N-th worst), share=5% (the share of time at or above the threshold)."
+        ),
+        rich_help_panel=_PANEL,
+    ),
+]
+EarlyExit = Annotated[
+    bool,
+    typer.Option(
+        "--early-exit", help="With --clip-score: read no more of a clip that is flagged.", rich_help_panel=_PANEL
+    ),
+]
+Thumbnails = Annotated[
+    Path | None,
+    typer.Option(
+        "--thumbnails",
+        metavar="FOLDER",
+        help="With --clip-score: store small pictures of the frames that decided.",
+        rich_help_panel=_PANEL,
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -78,6 +110,9 @@ class VideoOptions:
     smooth: bool = False
     draw: str | None = None
     show: bool = False
+    clip_score: str | None = None
+    early_exit: bool = False
+    thumbnails: Path | None = None
     replace: bool = False
     """Whether what `draw` names may be replaced; of no meaning alone."""
 
@@ -99,10 +134,26 @@ class ClipAnswers:
         self.reader = ClipReader(options.sample or "all", colour=colour_for(predictor), most=options.max_frames)
         self._follower = Follower(predictor, threshold, track=options.track, smooth=options.smooth)
         self._drawing = Drawing(options, self.reader) if options.draw or options.show else None
+        self._moderation = _moderation(options, predictor, threshold)
         predictor.task.answers_clips = True
 
+    @property
+    def task(self) -> Task:
+        """The task whose answers the rows hold."""
+        from plimsoll.inference.video.moderation import ClipTask
+
+        return self._predictor.task if self._moderation is None else ClipTask()
+
     def run(self, paths: Sequence[str], pictures: Iterable[str], batch: int | None) -> Iterator[Prediction]:
-        """Yield the predictions for the frames of clips and for pictures, in order."""
+        """Yield the predictions for the frames of clips and for pictures, in order; or one for each clip."""
+        answered = self._answered(paths, pictures, batch)
+        if self._moderation is not None:
+            yield from self._moderation.run(answered, self.reader)
+        else:
+            for item in answered:
+                yield item.prediction
+
+    def _answered(self, paths: Sequence[str], pictures: Iterable[str], batch: int | None) -> Iterator[AnsweredFrame]:
         from plimsoll.inference.video.answers import answer_items
         from plimsoll.inference.video.source import is_live
 
@@ -118,11 +169,33 @@ class ClipAnswers:
                 followed = self._follower.update(item)
                 if self._drawing is not None:
                     self._drawing.take(followed)
-                yield followed.prediction
+                yield followed
         finally:
             answered.close()
             if self._drawing is not None:
                 self._drawing.close()
+
+
+def _moderation(options: VideoOptions, predictor: Predictor, threshold: float | None) -> Moderation | None:
+    """Return what gives a clip one answer, if that was asked for; raises InputError where it can't."""
+    from plimsoll.inference.video.moderation import Moderation, Rule
+
+    if options.clip_score is None:
+        if options.early_exit or options.thumbnails is not None:
+            raise InputError(f"{'--early-exit' if options.early_exit else '--thumbnails'} needs --clip-score RULE")
+        return None
+    task = predictor.spec.output.task
+    if task not in ("classify", "detect"):
+        raise InputError(f"--clip-score needs scores; the task of {predictor.spec.name} is {task}")
+    if options.thumbnails is not None:
+        options.thumbnails.mkdir(parents=True, exist_ok=True)
+    limit = predictor.task.threshold if threshold is None else threshold
+    return Moderation(
+        Rule.parse(options.clip_score),
+        _USUAL_THRESHOLD if limit is None else limit,
+        thumbnails=options.thumbnails,
+        early_exit=options.early_exit,
+    )
 
 
 class Drawing:

@@ -6,6 +6,7 @@ sampling  `Sampling`: which frames are answered; where scenes begin
 answers   `predict_clip`: frames and pictures in one stream of answers; `Follower`: what is made of a clip's answers
 tracking  `Tracker`: numbers that objects keep; `assignment`: which box belongs to which track
 smoothing `OneEuro`: points that don't tremble
+moderation one answer to a whole clip
 writer    where drawn frames go: clips, streams, folders, a window
 """
 

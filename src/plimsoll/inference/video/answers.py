@@ -58,10 +58,16 @@ class ClipReader:
         self._skipped: set[str] = set()
         self.rates: dict[str, float] = {}
         """Frames a second of each clip that was opened."""
+        self.durations: dict[str, float | None] = {}
+        """Seconds of each clip that was opened, where it says them."""
 
     def skip(self, clip: str) -> None:
         """Read no more of a clip: what it is has been decided."""
         self._skipped.add(clip)
+
+    def skips(self, clip: str) -> bool:
+        """Tell whether the rest of a clip is left out."""
+        return clip in self._skipped
 
     def rate_of(self, clip: str) -> float:
         """Return the frames a second that are answered of a clip, about; of a picture, that it shows for a second."""
@@ -78,7 +84,7 @@ class ClipReader:
                 continue
             try:
                 with Clip(path, self._sampling, limits=self._limits, colour=self._colour) as clip:
-                    self.rates[path] = clip.rate
+                    self.rates[path], self.durations[path] = clip.rate, clip.duration
                     for frame in clip:
                         if path in self._skipped or (self._most is not None and frame.number >= self._most):
                             break

@@ -71,25 +71,36 @@ def _ending(target: str) -> str:
     return os.path.splitext(target)[1].lower()  # noqa: PTH122 - as it is written
 
 
+class FrameNames:
+    """File names of frames, each given once: `clip-000001.500.jpg`, and without a time `picture.jpg`."""
+
+    def __init__(self) -> None:
+        self._used: set[str] = set()
+
+    def of(self, source: str, time: float | None) -> str:
+        """Return a name for a frame of a clip, or for a picture; nothing of a path or an address leads out of it."""
+        stem = os.path.splitext(os.path.basename(source.rstrip("/")))[0][:100] or "picture"  # noqa: PTH119, PTH122
+        stem = "".join(char if char.isalnum() or char in "-_. " else "_" for char in stem)
+        stem = stem if time is None else f"{stem}-{time:010.3f}"
+        name, number = stem, 1
+        while name in self._used:
+            name, number = f"{stem}-{number}", number + 1
+        self._used.add(name)
+        return f"{name}.jpg"
+
+
 class PictureSink(Sink):
     """Writes pictures: one that is replaced by every next one, or a folder with one a frame."""
 
     def __init__(self, path: Path, *, many: bool) -> None:
         self._path, self._many = path, many
-        self._names: set[str] = set()
+        self._names = FrameNames()
 
     def write(self, name: str, frame: Frame, time: float | None) -> None:
         """Write a picture, named after its clip and its time."""
         path = self._path
         if self._many:
-            stem = os.path.splitext(os.path.basename(name.rstrip("/")))[0][:100] or "picture"  # noqa: PTH119, PTH122
-            stem = "".join(char if char.isalnum() or char in "-_. " else "_" for char in stem)
-            stem = stem if time is None else f"{stem}-{time:010.3f}"
-            unique, number = stem, 1
-            while unique in self._names:
-                unique, number = f"{stem}-{number}", number + 1
-            self._names.add(unique)
-            path = path / f"{unique}.jpg"
+            path = path / self._names.of(name, time)
         format_ = {".png": "PNG", ".webp": "WEBP"}.get(path.suffix.lower(), "JPEG")
         try:
             with files.replacing(path) as temporary:
