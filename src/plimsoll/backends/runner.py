@@ -62,14 +62,14 @@ class Runner:
         """The tensor of several views of a picture, which the network takes apart."""
         self._axes: dict[str, int | None] | None = None
         self._read: set[str] = set()
-        self._unproven = False
-        """Whether it is still to be seen that the outputs' first axes hold the pictures."""
+        self._untried = True
+        """Whether no call has held several pictures yet."""
         self.streams = streams if session.concurrent else 1
         """How many threads may usefully call at once."""
         self.picture_input = session.inputs[0].name if session.inputs else ""
         """The input that takes the picture: the one that the Spec names, or else the first."""
-        self._fixed: int | None = None
-        """How many pictures one call has to hold; None where that is free."""
+        self.fixed_count: int | None = None
+        """How many pictures one call has to hold; None where any number may come, as far as is known."""
         self._counted: frozenset[str] = frozenset()
         """The inputs that hold as many pictures as the call."""
         self._count_by(self.picture_input)
@@ -130,16 +130,14 @@ class Runner:
         self._extra = {extra.tensor: extra for extra in spec.input.extra if extra.tensor in self._inputs}
         self._extra.pop(picture.name, None)
         if spec.input.is_packed and any(further.steps for further in self._extra.values()):
-            self._packed = TensorInfo(picture.name, (self._fixed, *spec.input.shape), spec.input.dtype)
+            self._packed = TensorInfo(picture.name, (self.fixed_count, *spec.input.shape), spec.input.dtype)
             self._inputs[picture.name] = self._packed
         self._axes = batch_axes(spec, picture, outputs, network)
         self._read = outputs_read(spec, outputs)
-        given = spec.output.batch_axis
-        self._unproven = given is None or (isinstance(given, dict) and not self._axes.keys() <= given.keys())
-        if not self.batches and (self._fixed or 1) > 1:
+        if not self.batches and (self.fixed_count or 1) > 1:
             without = next(name for name, axis in self._axes.items() if axis is None)
             raise SpecError(
-                f"{network} and the Spec '{spec.name}': one call takes {self._fixed} pictures, and the output"
+                f"{network} and the Spec '{spec.name}': one call takes {self.fixed_count} pictures, and the output"
                 f" {without!r} has no axis for them, so nobody can say whose answer it is",
                 "Export the network for one picture a call, or correct `batch_axis` under [output] of the Spec.",
             )
@@ -158,7 +156,7 @@ class Runner:
 
     def _batch_first_info(self, tensor: TensorInfo, axis: int | None) -> TensorInfo:
         if axis is None:
-            return replace(tensor, shape=(self._fixed, *tensor.shape))
+            return replace(tensor, shape=(self.fixed_count, *tensor.shape))
         if axis == 0 or not tensor.shape:
             return tensor
         shape = list(tensor.shape)
@@ -180,7 +178,7 @@ class Runner:
         inputs = sorted(self._session.inputs, key=lambda tensor: tensor.name != name)
         leading = next((tensor.shape[:1] for tensor in inputs if tensor.shape), ())
         self._counted = frozenset(tensor.name for tensor in inputs if tensor.shape[:1] == leading)
-        self._fixed = leading[0] if leading else None
+        self.fixed_count = leading[0] if leading else None
 
     def infer(self, batch: Array) -> Tensors:
         """Run pictures `[N, …]` through the input that takes them; see `run`."""
@@ -198,9 +196,27 @@ class Runner:
         if self._closed:
             raise RunError(f"{self._name}: the runner is closed")
         count = self._check(feeds)
-        if self._unproven and count > 1 and self._fixed is None:
-            self._prove(feeds)
-        size = self._fixed if self.batches else 1
+        if self._untried and count > 1 and self.fixed_count is None and self._axes is not None:
+            return self._first_batch(feeds, count)
+        return self._run(feeds, count)
+
+    def _first_batch(self, feeds: Mapping[str, Array], count: int) -> Tensors:
+        """Run a picture alone, since an axis that has the number of pictures by chance would give one the answer of
+        another, then all. Many a network says that it takes any number, and has the one picture that it was exported
+        with in a Reshape: it gets one a call from now on."""
+        with self._turn or _nothing:
+            alone = self._session_run(self._cut(feeds, slice(0, 1)))
+        self._batch_first(alone, 1)
+        try:
+            outputs = self._run(feeds, count)
+        except RunError:
+            self.fixed_count = 1
+            outputs = self._run(feeds, count)
+        self._untried = False
+        return outputs
+
+    def _run(self, feeds: Mapping[str, Array], count: int) -> Tensors:
+        size = self.fixed_count if self.batches else 1
         if size is None or size == count:
             return self._call(feeds, count)
         parts = [(self._call(part, size), true) for part, true in self._batches(feeds, count, size)]
@@ -208,14 +224,6 @@ class Runner:
             for part, _ in parts:
                 self._require_batch(part, size)
         return {name: self._joined(name, [part[name][:true] for part, true in parts]) for name in self._output_names}
-
-    def _prove(self, feeds: Mapping[str, Array]) -> None:
-        """Run one picture alone: an axis that has the number of pictures by chance would give one the answer of
-        another."""
-        with self._turn or _nothing:
-            outputs = self._session_run(self._cut(feeds, slice(0, 1)))
-        self._batch_first(outputs, 1)
-        self._unproven = False
 
     def _joined(self, name: str, parts: Sequence[Array]) -> Array:
         if len({part.shape[1:] for part in parts}) > 1:

@@ -108,7 +108,14 @@ def _compared(runner: Runner, samples: Sequence[_Sample], alone: Sequence[Output
     if len(samples) < 2:
         return
     if runner.batches:
+        was_free = runner.fixed_count is None
         together = runner.infer(np.stack([sample.tensor for sample in samples]))
+        if was_free and runner.fixed_count is not None:
+            yield Finding(
+                "the network says that it takes any number of pictures, and fails with two: it gets one a call",
+                "Export it with a free batch size (in PyTorch: `x.flatten(1)` instead of `x.view(1, -1)`).",
+                is_error=False,
+            )
         for name, values in together.items():
             if not all(_same(outputs[name], values[row : row + 1]) for row, outputs in enumerate(alone)):
                 yield Finding(

@@ -105,6 +105,20 @@ def test_without_an_axis_for_pictures_each_gets_a_call_of_its_own(tmp_path: Path
         opened(bright_pixels(tmp_path / "four.onnx", 4), contract)
 
 
+def test_a_batch_size_that_a_reshape_holds_is_taken_one_by_one(tmp_path: Path) -> None:
+    """The input says any number, and the network was exported with one."""
+    nodes = [
+        helper.make_node("ReduceMean", ["x", "each"], ["means"], keepdims=0),
+        helper.make_node("Constant", [], ["sizes"], value_ints=[1, 3]),
+        helper.make_node("Reshape", ["means", "sizes"], ["y"]),
+    ]
+    path = save(tmp_path / "n.onnx", nodes, [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 3])])
+    given = pictures(3)
+    with opened(path, spec()) as runner:
+        np.testing.assert_allclose(runner.infer(given)["y"], given.mean(axis=(1, 2)), rtol=1e-5)
+        np.testing.assert_allclose(runner.infer(given[:2])["y"], given[:2].mean(axis=(1, 2)), rtol=1e-5)
+
+
 def test_a_number_without_axes_is_one_a_picture(tmp_path: Path) -> None:
     node = helper.make_node("ReduceMean", ["x", "pixels"], ["y"], keepdims=0)
     path, given = (
