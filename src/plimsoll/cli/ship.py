@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -114,6 +115,7 @@ def ship(  # noqa: PLR0913 - each parameter is an option of the command
     from plimsoll.bundle import check_destination
     from plimsoll.inference.images import check_exist, find_images
     from plimsoll.inference.predictor import open_model
+    from plimsoll.prove.run import budget_for
     from plimsoll.ship import Pictures, Search, export
     from plimsoll.ship.split import split
     from plimsoll.ship.store import WorkFolder
@@ -124,6 +126,8 @@ def ship(  # noqa: PLR0913 - each parameter is an option of the command
     config = _config(_targets(targets), (calibrators, calibration), budget, objective, (time, measure, min_gain))
     config = replace(config, accept_accuracy=accept_accuracy)
     with open_model(model, spec) as resolved:
+        if not budget:
+            config = replace(config, budget=budget_for(resolved.model.require_spec().output))
         truths = options.labels_of(labels, resolved.model.require_spec(), images)
         parts = split(find_images(images, resolved.model.require_spec().input.decode.formats), max_images)
         folder = WorkFolder.of(work or cache_folder() / "ship", resolved.model, parts)
@@ -316,28 +320,51 @@ def _table(ranked: Sequence[Trial], width: int, limit: int | None = None) -> Any
     from rich.table import Table
     from rich.text import Text
 
-    shown = _COLUMNS if width >= _WIDE else _COLUMNS[:-1]
+    columns = _columns(ranked)
+    shown = columns if width >= _WIDE else columns[:-1]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("candidate", overflow="fold", min_width=_TARGET_WIDTH)
     for heading in shown:
-        table.add_column(heading.replace(" ", "\n", 1), justify="right", no_wrap=True, vertical="bottom")
+        table.add_column(_broken(heading), justify="right", no_wrap=True, vertical="bottom")
     table.add_column("result", no_wrap=True)
     for trial in ranked[:limit]:
-        name, *figures, verdict = _cells(trial)
+        name, *figures, verdict = _cells(trial, columns)
         table.add_row(*map(Text, (name, *figures[: len(shown)], verdict)), style=_style(trial))
     if limit is not None and len(ranked) > limit:
         table.add_row(f"… and {len(ranked) - limit} more", style="dim")
     return table
 
 
-def _cells(trial: Trial) -> tuple[str, ...]:
-    """Return the candidate, a figure for each of `_COLUMNS`, and the verdict."""
+def _columns(trials: Sequence[Trial]) -> tuple[str, ...]:
+    """Return the headings between a candidate and its verdict: deviations of scores, or the budget's figures."""
+    from plimsoll.report.summary import judged_figures
+
+    names = judged_figures(trials)
+    return (_COLUMNS[0], *names, _COLUMNS[-1]) if names else _COLUMNS
+
+
+def _broken(heading: str) -> str:
+    """Break a heading into lines of about a dozen characters."""
+    return "\n".join(textwrap.wrap(heading, 14))
+
+
+def _cells(trial: Trial, columns: Sequence[str]) -> tuple[str, ...]:
+    """Return the candidate, a figure for each column, and the verdict."""
+    from plimsoll.report.figures import MISSING
     from plimsoll.report.summary import row
 
     words = row(trial, {})
     if trial.status != "ok":
-        return (trial.name, *[""] * len(_COLUMNS), words.verdict)
-    figures = (words.times_as_fast, words.mean_deviation, words.max_deviation, words.flips, words.size)
+        return (trial.name, *[""] * len(columns), words.verdict)
+    known = {
+        "times as fast": words.times_as_fast,
+        "mean deviation": words.mean_deviation,
+        "max deviation": words.max_deviation,
+        "flips": words.flips,
+        "on disk": words.size,
+        **words.measured,
+    }
+    figures = [known.get(column, MISSING) for column in columns]
     return (trial.name, *figures, f"{'✓' if trial.passed else '✗'} {words.verdict}")
 
 
@@ -346,12 +373,13 @@ def _line(trial: Trial) -> Any:
 
     from plimsoll.report.reason import in_words
 
-    name, *figures, verdict = _cells(trial)
+    shown = _columns([trial])
+    name, *figures, verdict = _cells(trial, shown)
     reason = in_words(trial.reason, {})
     result = f"{verdict}: {reason}" if reason else verdict
     if trial.status != "ok":
         return Text(f"{name:<72} {result}")
-    columns = "  ".join(f"{column} {figure:<8}" for column, figure in zip(_COLUMNS, figures, strict=True))
+    columns = "  ".join(f"{column} {figure:<8}" for column, figure in zip(shown, figures, strict=True))
     return Text(f"{name:<72} {columns}  {result}")
 
 

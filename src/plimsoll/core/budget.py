@@ -94,6 +94,7 @@ _TOP = re.compile(r"top[1-9]\d{0,3}")
 LimitKind = Literal["share", "agreement", "difference", "change", "decibel"]
 
 METRICS: dict[str, tuple[LimitKind, str]] = {
+    "agreement": ("agreement", "share of answers that agree: decisions, boxes, pixels, points, texts: lower bound"),
     "flips": ("share", "share of decisions that flip, at each threshold: exact upper 95 % bound"),
     "mean_deviation": ("difference", "mean absolute difference of the scores: upper 95 % bound"),
     "max_deviation": ("difference", "largest absolute difference of a score, over all pictures"),
@@ -108,10 +109,13 @@ METRICS: dict[str, tuple[LimitKind, str]] = {
     "box_error": ("share", "mean of 1 - IoU of matched boxes: upper 95 % bound"),
     "box_shift": ("share", "mean shift and scaling of matched boxes, as a share of their size: 95 % bound"),
     "box_changes": ("share", "share of pictures in which a box is lost or added: exact upper 95 % bound"),
+    "mask_iou": ("agreement", "mean IoU of matched boxes' masks: lower 95 % bound"),
     "miou": ("agreement", "mean intersection over union of the masks' labels: lower 95 % bound"),
     "boundary_iou": ("agreement", "the same of the masks' boundaries: lower 95 % bound"),
     "pixel_changes": ("share", "share of pixels that change their label: upper 95 % bound"),
     "nme": ("share", "mean distance of points, as a share of the extent of all: upper 95 % bound"),
+    "failure_rate": ("share", "share of pictures whose points are off by more than 7 %: exact upper 95 % bound"),
+    "point_auc": ("agreement", "area under the curve of point errors up to 7 %: lower 95 % bound"),
     "presence_deviation": ("difference", "mean absolute difference of the presence: upper 95 % bound"),
     "text_changes": ("share", "share of texts that change: exact upper 95 % bound"),
     "cer": ("share", "character error rate against the reference's texts: upper 95 % bound"),
@@ -119,15 +123,23 @@ METRICS: dict[str, tuple[LimitKind, str]] = {
 }
 """Metric → what kind of limit it has, and what it measures."""
 
+SCORE_METRICS = frozenset(
+    {"flips", "mean_deviation", "max_deviation", "accuracy", "precision", "recall", "auc", "top1"}
+)
+"""The metrics of classifiers' scores and labels."""
+
 TASK_METRICS: dict[str, tuple[str, ...]] = {
     "classify": (
-        *("flips", "mean_deviation", "max_deviation", "accuracy", "precision", "recall", "auc", "top1"),
+        *("agreement", "flips", "mean_deviation", "max_deviation", "accuracy", "precision", "recall", "auc", "top1"),
         "snr",
     ),
-    "detect": ("box_recall", "box_precision", "box_score_deviation", "box_error", "box_shift", "box_changes", "snr"),
-    "segment": ("miou", "boundary_iou", "pixel_changes", "snr"),
-    "landmarks": ("nme", "presence_deviation", "snr"),
-    "text": ("text_changes", "cer", "snr"),
+    "detect": (
+        *("agreement", "box_recall", "box_precision", "box_score_deviation", "box_error", "box_shift", "box_changes"),
+        *("nme", "mask_iou", "snr"),
+    ),
+    "segment": ("agreement", "miou", "boundary_iou", "pixel_changes", "snr"),
+    "landmarks": ("agreement", "nme", "failure_rate", "point_auc", "presence_deviation", "snr"),
+    "text": ("agreement", "text_changes", "cer", "snr"),
     "tensor": ("snr",),
 }
 """Task → the metrics that its answers have."""
@@ -219,6 +231,8 @@ def _problem(kind: LimitKind, value: float, percent: bool) -> str:
         return f"{value:g} means {100 * value:g} %; write {100 * value:g}% if you mean that, or {value:g}%"
     if kind == "difference" and (value <= 0 or percent):
         return "a difference of scores is above 0 and in the unit of the scores, for example 0.01"
+    if kind == "change" and -1 < value <= -0.2 and not percent:
+        return f"{value:g} means {100 * value:g} %; write {100 * value:g}% if you mean that, or {value:g}%"
     if kind == "change" and not -1 < value < 0:
         return "a loss is negative, above -1, for example -0.5% or -0.005"
     if kind == "decibel" and percent:

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from plimsoll.core.budget import BoundedFigure, Evidence, Limit
-from plimsoll.metrics.boxes import LEAST_IOU, BoxChanges, compare_boxes, corners_of, lowered, overlaps
+from plimsoll.metrics.boxes import LEAST_IOU, BoxChanges, compare_boxes, corners_of, lowered, match, overlaps
 from plimsoll.metrics.decisions import pictures_needed
 from plimsoll.prove.comparison import (
+    Change,
     Comparer,
     Comparison,
     bias_figure,
     changed_figure,
+    complement,
     mean_figure,
     settings_that_differ,
     share_figure,
 )
 from plimsoll.spec.spec import Detect
 from plimsoll.tasks import Answer, Task
-from plimsoll.tasks.detect import Detection
+from plimsoll.tasks.detect import Box, Detection
 
 _EXAMPLES = 4
 _NAMES = frozenset({"tensors", "anchors_file", "batch_axis"})
@@ -46,18 +49,26 @@ class PictureBoxes:
     """The boxes of both of one label, best first, where both have equally many: they show shifts and turns."""
     scale: tuple[float, float] = (1.0, 1.0)
     """The picture's pixels for one of the network's input, along x and y."""
+    point_error: float = math.nan
+    """Of networks that give points: the mean distance of matched boxes' points, as a share of the box's size, summed up
+    over them."""
+    mask_error: float = math.nan
+    """Of networks that give masks: 1 - IoU of matched boxes' masks, summed up."""
 
 
 class BoxComparer(Comparer):
     """Matches boxes; each model has the threshold of its own Spec."""
 
+    answer_type: ClassVar[type[Answer]] = Detection
+
     def __init__(self, output: Detect, other: Detect) -> None:
         self._labels = len(output.labels)
+        self._has_points, self._has_masks = output.points > 0, output.prototypes is not None
         self._thresholds = (output.confidence, other.confidence)
         self._settings = tuple(settings_that_differ(output, other, _NAMES))
 
-    def answer(self, task: Task, outputs: Any, geometry: Any) -> Answer:
-        return task.decode(outputs, lowered(task.threshold or 0.0), [geometry])[0]
+    def threshold(self, task: Task) -> float | None:
+        return lowered(task.threshold or 0.0)
 
     def measure(self, reference: Detection, other: Detection, scale: tuple[float, float] = (1.0, 1.0)) -> PictureBoxes:
         first, second = (
@@ -75,10 +86,40 @@ class BoxComparer(Comparer):
                     labels[box.label, second[int(overlap[index].argmax())].label] += 1
         changes = compare_boxes(reference.boxes, other.boxes, self._thresholds)
         shown = frozenset(box.label for box in first)
-        return PictureBoxes(changes, labels, shown, tuple(_same_rank(first, second)) if changes.changed else (), scale)
+        examples = tuple(_same_rank(first, second)) if changes.changed else ()
+        return PictureBoxes(changes, labels, shown, examples, scale, *self._inner_errors(reference, other))
+
+    def _inner_errors(self, reference: Detection, other: Detection) -> tuple[float, float]:
+        """Return the sums of the errors of points and of masks in matched boxes; NaN where the network gives none."""
+        first, second = reference.boxes, other.boxes
+        reaching = [box.score >= self._thresholds[0] for box in first]
+        pairs = [
+            (first[i], second[j])
+            for i, j, _ in match(first, second, reaching)
+            if reaching[i] or second[j].score >= self._thresholds[1]
+        ]
+        points = [_point_error(box, partner) for box, partner in pairs] if self._has_points else [math.nan]
+        masks = [1.0 - box.mask.iou(partner.mask) for box, partner in pairs if box.mask and partner.mask]
+        return sum(points), sum(masks) if self._has_masks else math.nan
+
+    def change(self, measured: PictureBoxes) -> Change:
+        changes = measured.changes
+        # A box that is there or not weighs more than any that moved.
+        lost, added = changes.reference - changes.matched, changes.other - changes.matched
+        moved = lost + added + (changes.score_difference + changes.error) / max(changes.pairs, 1) / 2
+        counts = [f"{count} {word}" for count, word in ((lost, "lost"), (added, "added")) if count]
+        moves = f"scores moved by {changes.largest_score_difference:.2g} at most, IoU ≥ {1 - changes.largest_error:.2g}"
+        boxes = f"{changes.reference} box{'' if changes.reference == 1 else 'es'}"
+        return Change(moved, ", ".join([boxes, *counts, *([moves] if changes.pairs else [])]))
 
     def comparison(self, measured: Sequence[PictureBoxes], failed: int) -> BoxComparison:
         return BoxComparison(len(measured) + failed, failed, tuple(measured), self._labels, self._settings)
+
+
+def _point_error(reference: Box, other: Box) -> float:
+    first, second = (np.array(box.points, np.float64)[:, :2] for box in (reference, other))
+    x0, y0, x1, y1 = reference.box
+    return float(np.linalg.norm(second - first, axis=1).mean() / max(math.sqrt((x1 - x0) * (y1 - y0)), 1e-6))
 
 
 def _same_rank(first: Sequence[Any], second: Sequence[Any]) -> list[tuple[Corners, Corners]]:
@@ -135,7 +176,15 @@ class BoxComparison(Comparison):
         worst = max((change.largest_error for change in changes), default=0.0)
         counted = f"{sum(pairs):,} matched boxes"
         scores = [change.score_difference for change in changes]
-        return {
+        return self._inner_evidence(pairs) | {
+            "agreement": [
+                share_figure(
+                    "boxes that agree",
+                    [change.matched for change in changes],
+                    [change.reference + change.other - change.matched for change in changes],
+                    "found by both, of those that either finds",
+                )
+            ],
             "box_recall": [self._recall()],
             "box_precision": [self._precision()],
             "box_score_deviation": [
@@ -161,6 +210,20 @@ class BoxComparison(Comparison):
                 changed_figure("pictures whose boxes changed", sum(each.changed for each in changes), len(changes))
             ],
         }
+
+    def _inner_evidence(self, pairs: Sequence[int]) -> dict[str, list[BoundedFigure]]:
+        """Return the figures for points and masks inside boxes, where the network gives them."""
+        evidence: dict[str, list[BoundedFigure]] = {}
+        points = [picture.point_error for picture in self.measured]
+        masks = [picture.mask_error for picture in self.measured]
+        detail = f"in {sum(pairs):,} matched boxes"
+        if points and not any(map(math.isnan, points)):
+            evidence["nme"] = [
+                mean_figure("normalized mean error of points", points, pairs, f"{detail}, of their size")
+            ]
+        if masks and not any(map(math.isnan, masks)):
+            evidence["mask_iou"] = [complement("mean IoU of masks", mean_figure("", masks, pairs, detail))]
+        return evidence
 
     def _recall(self) -> BoundedFigure:
         changes = [picture.changes for picture in self.measured]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 from pydantic import JsonValue
@@ -13,9 +14,10 @@ from pydantic import JsonValue
 from plimsoll.core.budget import BoundedFigure, Evidence
 from plimsoll.metrics.decisions import Flips, Floats, ScoreDeviation, flips, pictures_needed, score_deviation, spearman
 from plimsoll.metrics.labelled import MetricChange, binary, multiclass
-from plimsoll.prove.comparison import Comparer, Comparison
+from plimsoll.prove.comparison import Change, Comparer, Comparison, complement
 from plimsoll.report import figures
 from plimsoll.spec.spec import Classify
+from plimsoll.tasks import Answer
 from plimsoll.tasks.classify import Classification
 
 Scores = Mapping[str, float]
@@ -82,6 +84,9 @@ class ClassificationComparison(Comparison):
         evidence: dict[str, list[BoundedFigure]] = {
             "flips": [_bounded_flips(threshold, flipped) for threshold, flipped in self.flips]
         }
+        if evidence["flips"]:
+            worst_flips = max(evidence["flips"], key=lambda figure: figure.bound)
+            evidence["agreement"] = [complement("decisions that agree", worst_flips)]
         if self.deviation is not None:
             mean = BoundedFigure("mean deviation", self.deviation.mean, self.deviation.mean_upper)
             covered = 0.05 ** (1 / self.deviation.count)
@@ -224,6 +229,7 @@ class ScorePair:
 class ClassificationComparer(Comparer):
     """Compares scores and decisions."""
 
+    answer_type: ClassVar[type[Answer]] = Classification
     measures_parts = True
 
     def __init__(self, output: Classify, other: Classify, thresholds: Sequence[float] | None) -> None:
@@ -238,6 +244,14 @@ class ClassificationComparer(Comparer):
             answer.label if answer.band is None else f"{answer.label}, {answer.band}" for answer in (reference, other)
         )
         return ScorePair(dict(reference.scores), dict(other.scores), (decisions[0], decisions[1]))
+
+    def dump(self, answer: Classification) -> JsonValue:
+        return {"label": answer.label, "score": answer.score, "scores": dict(answer.scores), "band": answer.band}
+
+    def change(self, measured: ScorePair) -> Change:
+        label = self._output.positive or _best(measured.reference)
+        first, second = measured.reference[label], measured.other[label]
+        return Change(abs(second - first), f"{label} {first:.4f} → {second:.4f}")
 
     def comparison(
         self, measured: Sequence[ScorePair], failed: int, truths: Sequence[str | None] | None = None

@@ -6,11 +6,12 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, JsonValue
+from pydantic import BaseModel, JsonValue, TypeAdapter
 
 from plimsoll.core.budget import BoundedFigure, Evidence, Limit
 from plimsoll.metrics.decisions import CONFIDENCE, Floats, bounds, upper_bound
@@ -60,15 +61,39 @@ class Comparison(ABC):
         return ()
 
 
+@dataclass(frozen=True)
+class Change:
+    """How far the answer to one picture lies from the reference's."""
+
+    moved: float
+    """0 where nothing changed; of two pictures the one with more changed more. The unit is the task's."""
+    words: str
+
+
 class Comparer(ABC):
     """Compares the answers of one task. What it keeps of a picture is small."""
 
+    answer_type: ClassVar[type[Answer]]
     measures_parts = False
     """Whether answers are also compared with preprocessing and network exchanged; else only the outputs are."""
 
-    def answer(self, task: Task, outputs: Any, geometry: Any) -> Answer:
-        """Decode one picture's outputs."""
-        return task.decode(outputs, None, [geometry])[0]
+    def threshold(self, task: Task) -> float | None:
+        """Return the threshold at which a model's outputs are decoded to be compared; None is the Spec's."""
+        del task
+        return None
+
+    def dump(self, answer: Any) -> JsonValue:
+        """Return what has to be stored of an answer to compare it later, as plain data."""
+        data: JsonValue = TypeAdapter(self.answer_type).dump_python(answer, mode="json")
+        return data
+
+    def load(self, data: JsonValue) -> Answer:
+        """Return a stored answer; raises ValidationError."""
+        return TypeAdapter(self.answer_type).validate_python(data)
+
+    @abstractmethod
+    def change(self, measured: Any) -> Change:
+        """Return how far the answer to one picture moved."""
 
     @abstractmethod
     def measure(self, reference: Any, other: Any, scale: tuple[float, float] = (1.0, 1.0)) -> Any:
@@ -132,6 +157,11 @@ def changed_figure(name: str, changed: int, total: int, detail: str = "") -> Bou
     if not total:
         return BoundedFigure(name, math.nan, math.nan, "nothing was compared")
     return BoundedFigure(name, changed / total, upper_bound(changed, total), detail or f"{changed:,} of {total:,}")
+
+
+def complement(name: str, figure: BoundedFigure, detail: str = "") -> BoundedFigure:
+    """Return the share that a share of losses leaves, with the other bound."""
+    return BoundedFigure(name, 1.0 - figure.value, 1.0 - figure.bound, detail or figure.detail)
 
 
 def _ratio(weights: Floats, parts: NDArray[np.float64], wholes: NDArray[np.float64]) -> float:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +15,10 @@ from pydantic import JsonValue
 from plimsoll.core.budget import BoundedFigure, Evidence
 from plimsoll.metrics.decisions import CONFIDENCE, Floats, bounds
 from plimsoll.metrics.masks import compare_masks, overlap
-from plimsoll.prove.comparison import Comparer, Comparison, mean_figure, settings_that_differ
+from plimsoll.prove.comparison import Change, Comparer, Comparison, complement, mean_figure, settings_that_differ
 from plimsoll.spec.spec import Segment
-from plimsoll.tasks.segment import Segmentation
+from plimsoll.tasks import Answer
+from plimsoll.tasks.segment import LabelMap, Segmentation
 
 _LONGEST = 512
 """Masks are compared on a grid of at most so many rows and columns: every n-th pixel of the picture."""
@@ -50,12 +52,29 @@ class PictureMasks:
 class MaskComparer(Comparer):
     """Compares the labels of all pixels."""
 
+    answer_type: ClassVar[type[Answer]] = Segmentation
+
     def __init__(self, output: Segment, other: Segment) -> None:
         self._labels = output.labels
         # What the other's labels are called by the reference: their order may be another.
         self._renumbered = np.arange(2**16, dtype=np.uint16)
         self._renumbered[: len(other.labels)] = [output.labels.index(label) for label in other.labels]
         self._settings = tuple(settings_that_differ(output, other, _NAMES))
+
+    def dump(self, answer: Segmentation) -> JsonValue:
+        """Return the runs of the mask on the grid on which masks are compared."""
+        thinned = LabelMap.of(_thinned(answer.pixels(), _LONGEST))
+        return {
+            "size": [thinned.height, thinned.width],
+            "values": thinned.values.tolist(),
+            "lengths": thinned.lengths.tolist(),
+        }
+
+    def load(self, data: JsonValue) -> Segmentation:
+        runs: Any = data
+        height, width = runs["size"]
+        values, lengths = np.array(runs["values"], np.uint16), np.array(runs["lengths"], np.int64)
+        return Segmentation(self._labels, LabelMap(height, width, values, lengths))
 
     def measure(
         self, reference: Segmentation, other: Segmentation, scale: tuple[float, float] = (1.0, 1.0)
@@ -74,6 +93,10 @@ class MaskComparer(Comparer):
             np.column_stack([*overlap(changes.confusion), changes.boundary]),
             _movements(_thinned(first, _SMALL), _thinned(second, _SMALL)) if much else {},
         )
+
+    def change(self, measured: PictureMasks) -> Change:
+        share = measured.changed / measured.pixels
+        return Change(share, f"{100 * share:.2g} % of the pixels change their label")
 
     def comparison(self, measured: Sequence[PictureMasks], failed: int) -> MaskComparison:
         return MaskComparison(len(measured) + failed, failed, self._labels, tuple(measured), self._settings)
@@ -156,7 +179,9 @@ class MaskComparison(Comparison):
 
     def evidence(self) -> Evidence:
         miou, boundary = self._overlaps()
-        return {"miou": [miou], "boundary_iou": [boundary], "pixel_changes": [self._pixel_changes()]}
+        changes = self._pixel_changes()
+        agreement = complement("pixels that agree", changes)
+        return {"agreement": [agreement], "miou": [miou], "boundary_iou": [boundary], "pixel_changes": [changes]}
 
     def _overlaps(self) -> tuple[BoundedFigure, BoundedFigure]:
         counted = self._counted()

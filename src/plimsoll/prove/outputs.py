@@ -125,7 +125,7 @@ class OutputSums:
                 continue
             second = seconds[column]
             self.columns.setdefault(column, RunningDeviation()).add(first, second)
-            power[column] = _power(first, second)
+            power[column] = power_of(first, second)
             if _SCORE in column:
                 ordered = (np.sort(values.astype(np.float64), axis=None) for values in (first, second))
                 self._scores.setdefault(column, []).append(float(np.abs(np.subtract(*ordered)).mean()))
@@ -140,7 +140,7 @@ class OutputSums:
         ]
         return OutputComparison(
             {column: running.deviation for column, running in self.columns.items()},
-            _snr(list(self.columns), powers),
+            signal_to_noise(list(self.columns), powers),
             tuple(self.missing.values()),
             tuple(constant),
             self._score_deviation() if scores_are_shares and self._scores else None,
@@ -152,7 +152,9 @@ class OutputSums:
         return mean_figure("mean deviation of raw scores", means, [1.0] * len(means), f"worst at '{worst}'")
 
 
-def _power(reference: Array, other: Array) -> tuple[float, float]:
+def power_of(reference: Array, other: Array) -> tuple[float, float]:
+    """Return the sums of squares of the reference and of the difference; infinite noise where only one side is a
+    number."""
     first, second = reference.astype(np.float64).ravel(), other.astype(np.float64).ravel()
     usable = np.isfinite(first) & np.isfinite(second)
     if not np.array_equal(first[~usable], second[~usable], equal_nan=True):
@@ -160,7 +162,7 @@ def _power(reference: Array, other: Array) -> tuple[float, float]:
     return float(np.square(first[usable]).sum()), float(np.square(second[usable] - first[usable]).sum())
 
 
-def _snr(columns: Sequence[str], powers: Sequence[Power]) -> BoundedFigure:
+def signal_to_noise(columns: Sequence[str], powers: Sequence[Power]) -> BoundedFigure:
     """Return the signal to noise of the worst column with its lower bound by the bootstrap over pictures, in dB."""
     name = "signal to noise of the outputs"
     sums = {
@@ -177,7 +179,7 @@ def _snr(columns: Sequence[str], powers: Sequence[Power]) -> BoundedFigure:
     }
     sums |= {column: np.stack([loudest[column.partition(_SCORE)[0]], sums[column][1]]) for column in scores}
     values = {
-        column: _decibels(float(signal.sum()), float(noise.sum()))
+        column: decibels(float(signal.sum()), float(noise.sum()))
         for column, (signal, noise) in sums.items()
         if len(signal)
     }
@@ -186,14 +188,15 @@ def _snr(columns: Sequence[str], powers: Sequence[Power]) -> BoundedFigure:
     worst = min(values, key=lambda column: values[column])
     signal, noise = sums[worst]
 
-    def decibels(weights: Floats) -> float:
-        return _decibels(float(weights @ signal), float(weights @ noise))
+    def drawn(weights: Floats) -> float:
+        return decibels(float(weights @ signal), float(weights @ noise))
 
-    lower, *_ = bounds(decibels, len(signal), CONFIDENCE) if math.isfinite(values[worst]) else (values[worst],)
+    lower, *_ = bounds(drawn, len(signal), CONFIDENCE) if math.isfinite(values[worst]) else (values[worst],)
     return BoundedFigure(name, values[worst], lower, f"worst at '{worst}', {len(signal):,} pictures")
 
 
-def _decibels(signal: float, noise: float) -> float:
+def decibels(signal: float, noise: float) -> float:
+    """Return a ratio of powers in dB, within ±SNR_MOST; minus infinity where one isn't a number."""
     if not (math.isfinite(signal) and math.isfinite(noise)):
         return -math.inf
     if noise == 0.0:

@@ -320,7 +320,8 @@ class _PairedInference:
         if self._comparer is None:
             model.task.decode(outputs, None, [geometry])
             return _Inference(outputs, None)
-        return _Inference(outputs, self._comparer.answer(model.task, outputs, geometry))
+        answer = model.task.decode(outputs, self._comparer.threshold(model.task), [geometry])[0]
+        return _Inference(outputs, answer)
 
     def _compare(
         self, picture: str, inputs: tuple[_Preprocessed, _Preprocessed], answered: _Inference, other: _Inference

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +13,24 @@ from pydantic import JsonValue
 
 from plimsoll.core.budget import BoundedFigure, Evidence
 from plimsoll.metrics.distances import extent, point_errors
-from plimsoll.prove.comparison import Comparer, Comparison, mean_figure, settings_that_differ
+from plimsoll.prove.comparison import (
+    Change,
+    Comparer,
+    Comparison,
+    changed_figure,
+    complement,
+    mean_figure,
+    settings_that_differ,
+)
 from plimsoll.spec.spec import Landmarks
+from plimsoll.tasks import Answer
 from plimsoll.tasks.landmarks import Points
 
 PRESENT = 0.5
 """Points are compared where the reference's presence is no less: where nothing is there, they mean nothing."""
+FAILED_FROM = 0.07
+"""Points whose mean error is larger are not where they should be, and errors beyond it count as much as it: the
+threshold of Bulat and Tzimiropoulos, arXiv 1703.07332, whose normalization is nearly this one."""
 _ONE_POINT = 100.0
 _EXPLAINED = 0.25
 """A movement explains the points if no more than this share of the error is left."""
@@ -51,6 +64,8 @@ class PicturePoints:
 class PointComparer(Comparer):
     """Compares points one by one."""
 
+    answer_type: ClassVar[type[Answer]] = Points
+
     def __init__(self, output: Landmarks, other: Landmarks) -> None:
         self._settings = tuple(settings_that_differ(output, other, _NAMES))
 
@@ -76,6 +91,18 @@ class PointComparer(Comparer):
             (float(shift[0]), float(shift[1])),
             tuple(int(index) for index in distances.argmin(axis=1)),
             presence,
+        )
+
+    def change(self, measured: PicturePoints) -> Change:
+        presence = ""
+        if measured.presence is not None:
+            presence = f"; presence {measured.presence[0]:.3f} → {measured.presence[1]:.3f}"
+        if not measured.compared:
+            return Change(0.0, f"nothing is there{presence}")
+        return Change(
+            measured.error,
+            f"points moved by {100 * measured.error:.2g} % of their extent, at most"
+            f" {100 * measured.worst:.2g} %{presence}",
         )
 
     def comparison(self, measured: Sequence[PicturePoints], failed: int) -> PointComparison:
@@ -147,7 +174,16 @@ class PointComparison(Comparison):
         if any(each.depth_error for each in compared):
             depth = [each.depth_error for each in compared]
             figures.append(mean_figure("normalized mean error of z", depth, ones, f"{len(compared):,} pictures"))
-        evidence: dict[str, list[BoundedFigure]] = {"nme": figures}
+        failed = sum(each.error > FAILED_FROM for each in compared)
+        failures = changed_figure("pictures whose points are off by more than 7 %", failed, len(compared))
+        shares = [min(1.0, each.error / FAILED_FROM) for each in compared]
+        over = mean_figure("", shares, ones, f"up to 7 %, {len(compared):,} pictures")
+        evidence: dict[str, list[BoundedFigure]] = {
+            "nme": figures,
+            "failure_rate": [failures],
+            "agreement": [complement("pictures whose points agree within 7 %", failures)],
+            "point_auc": [complement("area under the curve of point errors", over)],
+        }
         presences = [each.presence for each in self.measured if each.presence is not None]
         if presences:
             differences = [abs(other - first) if math.isfinite(other) else math.inf for first, other in presences]

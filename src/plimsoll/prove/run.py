@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from plimsoll.backends.runner import Runner
-from plimsoll.core.budget import Budget, default_budget, limit_kind
+from plimsoll.core.budget import Budget, Limit, default_budget, limit_kind
 from plimsoll.errors import InputError, PlimsollError
 from plimsoll.inference.predictor import ResolvedModel
 from plimsoll.metrics import RunningDeviation
@@ -71,7 +71,7 @@ def prove(  # noqa: PLR0913 - the two models, the pictures, and the options
     output = reference.model.require_spec().output
     _require_same_question(reference, other)
     comparer = comparer_for(output, other.model.require_spec().output, thresholds)
-    options = _Options(budget or _default_budget(output), labels, layers, comparer)
+    options = _Options(budget or budget_for(output), labels, layers, comparer)
     options.budget.require_task(output.task)
     _require_labels(options.budget, labels)
     if not pictures:
@@ -89,10 +89,14 @@ def prove(  # noqa: PLR0913 - the two models, the pictures, and the options
         return _proof(options, models, normalizations, answers)
 
 
-def _default_budget(output: Output) -> Budget:
+def budget_for(output: Output) -> Budget:
+    """Return what answers may lose where nobody says it: the task's default, without what these answers don't have."""
     budget = default_budget(output.task)
     if isinstance(output, Landmarks) and output.presence is None:
         return Budget(tuple(limit for limit in budget.limits if limit.metric != "presence_deviation"))
+    if isinstance(output, Detect):
+        extra = ((output.points > 0, "nme=5%"), (output.prototypes is not None, "mask_iou=85%"))
+        return Budget((*budget.limits, *(Limit.parse(text) for has, text in extra if has)))
     return budget
 
 
@@ -107,7 +111,7 @@ class _Options:
     """None where the task's answers are the raw outputs."""
 
 
-def comparer_for(output: object, other: object, thresholds: Sequence[float] | None) -> Comparer | None:
+def comparer_for(output: object, other: object, thresholds: Sequence[float] | None = None) -> Comparer | None:
     """Return what compares the task's answers; None where they are the raw outputs."""
     if isinstance(output, Classify) and isinstance(other, Classify):
         return ClassificationComparer(output, other, thresholds)

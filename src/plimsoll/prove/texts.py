@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from pydantic import JsonValue
 
 from plimsoll.core.budget import Evidence
 from plimsoll.metrics.distances import edit_distance
 from plimsoll.prove.comparison import (
+    Change,
     Comparer,
     Comparison,
     changed_figure,
+    complement,
     mean_figure,
     settings_that_differ,
 )
 from plimsoll.report.figures import percent_at_most
 from plimsoll.spec.spec import Text
+from plimsoll.tasks import Answer
 from plimsoll.tasks.text import Line
 
 _NAMES = frozenset({"tensor", "alphabet_file", "batch_axis"})
@@ -37,12 +41,18 @@ class PictureText:
 class TextComparer(Comparer):
     """Compares texts character by character."""
 
+    answer_type: ClassVar[type[Answer]] = Line
+
     def __init__(self, output: Text, other: Text) -> None:
         self._settings = tuple(settings_that_differ(output, other, _NAMES))
 
     def measure(self, reference: Line, other: Line, scale: tuple[float, float] = (1.0, 1.0)) -> PictureText:
         del scale
         return PictureText(reference.text, other.text, edit_distance(reference.text, other.text))
+
+    def change(self, measured: PictureText) -> Change:
+        same = f"'{measured.reference}'"
+        return Change(measured.distance, f"{same} → '{measured.other}'" if measured.distance else same)
 
     def comparison(self, measured: Sequence[PictureText], failed: int) -> TextComparison:
         return TextComparison(len(measured) + failed, failed, tuple(measured), self._settings)
@@ -72,7 +82,7 @@ class TextComparison(Comparison):
     def headline(self) -> str:
         if self.nothing_compared:
             return f"nothing was compared: {self.nothing_compared}"
-        changes, errors = (figures[0] for figures in self.evidence().values())
+        changes, errors = (self.evidence()[name][0] for name in ("text_changes", "cer"))
         bound = percent_at_most(changes.bound).replace("\u00a0", " ")
         return (
             f"{len(self._changed):,} of {len(self.measured):,} texts changed; with 95 % confidence at most"
@@ -83,8 +93,10 @@ class TextComparison(Comparison):
         characters = [len(each.reference) for each in self.measured]
         errors = [each.distance for each in self.measured]
         detail = f"{sum(errors):,} of {sum(characters):,} characters inserted, deleted or replaced"
+        changes = changed_figure("texts that change", len(self._changed), len(self.measured))
         return {
-            "text_changes": [changed_figure("texts that change", len(self._changed), len(self.measured))],
+            "agreement": [complement("texts that agree", changes)],
+            "text_changes": [changes],
             "cer": [mean_figure("character error rate", errors, characters, detail)],
         }
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from plimsoll.core.budget import Check, parse_nonfinite
 
-DeviationMeasure = Literal["max", "mean", "p99"]
+DeviationMeasure = Literal["max", "mean", "p99", "budget"]
 
 
 def _number(value: Any) -> Any:
@@ -68,10 +68,12 @@ class Deviations(ResultModel):
     mean_upper: Figure = math.nan
     """The upper 95 % bound of the mean."""
     p99: Figure = math.nan
+    budget: Figure = math.nan
+    """For answers without scores: the worst of the budget's figures as a share of its limit."""
 
     def of(self, measure: DeviationMeasure) -> float:
         """Return the named one."""
-        return {"max": self.max, "mean": self.mean, "p99": self.p99}[measure]
+        return {"max": self.max, "mean": self.mean, "p99": self.p99, "budget": self.budget}[measure]
 
 
 class FlippedDecisions(ResultModel):

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
 
-from plimsoll.core.budget import Budget
+from plimsoll.core.budget import SCORE_METRICS, Budget
 from plimsoll.core.wording import explain
 from plimsoll.errors import InputError
 from plimsoll.report.measurements import DeviationMeasure, Evaluation, Figure, ResultModel
@@ -59,6 +59,8 @@ class BudgetFacts(ResultModel):
     def of(cls, budget: Budget) -> Self:
         """Return the facts of a budget."""
         limits = {limit.metric: limit.value for limit in budget.limits}
+        if not limits.keys() & SCORE_METRICS:
+            return cls(texts=tuple(map(str, budget.limits)), deviation_limit=1.0, deviation_measure="budget")
         measure: DeviationMeasure = "max" if "max_deviation" in limits and "mean_deviation" not in limits else "mean"
         return cls(
             texts=tuple(map(str, budget.limits)),
@@ -75,9 +77,21 @@ class PictureScore(ResultModel):
     winner: Figure = math.nan
 
 
-class WorstPicture(PictureScore):
-    """One of the pictures whose score moved most."""
+class PictureChange(ResultModel):
+    """How far the winner's answer to one test picture lies from the reference's, for tasks without scores."""
 
+    path: str
+    moved: Figure = 0.0
+    """0 where nothing changed, in the task's own unit."""
+    change: str = ""
+    """In words."""
+
+
+class WorstPicture(PictureScore):
+    """One of the pictures whose answer moved most."""
+
+    change: str = ""
+    """What changed, in words; empty where the scores say it."""
     thumbnail: Annotated[str, BeforeValidator(_jpeg_only)] = ""
     """A data URI of a base64 JPEG; anything else is read as no picture."""
 
@@ -117,6 +131,8 @@ class ShipResult(ResultModel):
     """The winner on the test part, which nothing had seen before."""
     scores: tuple[PictureScore, ...] = ()
     """Of the test part."""
+    changes: tuple[PictureChange, ...] = ()
+    """The same for tasks without scores: boxes, points, masks, texts."""
     worst: tuple[WorstPicture, ...] = ()
     thresholds: tuple[float, ...] = ()
     score_label: str = "score"

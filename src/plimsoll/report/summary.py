@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from plimsoll.report import figures
@@ -43,6 +43,8 @@ def _loss(result: ShipResult) -> str:
     flips = result.test.worst_flips
     if flips is not None:
         return f"{flips.flipped:,} of {flips.count:,} decisions flipped"
+    if result.test.headline and budget_kept(result):
+        return f"inside the budget on {figures.counted(result.test.count, 'picture')}"
     if math.isfinite(result.test.deviation.max):
         return f"largest deviation {figures.number(result.test.deviation.max)}"
     return "inside the budget" if budget_kept(result) else "beyond the budget"
@@ -91,7 +93,7 @@ def _proof(result: ShipResult) -> list[str]:
             f"{upper if math.isfinite(test.deviation.mean_upper) else ''}, the largest"
             f" {figures.number(test.deviation.max)}"
         )
-    body = "; ".join(results) if results else "the budget's checks are below"
+    body = "; ".join(results) or test.headline or "the budget's checks are below"
     return [f"On {figures.counted(test.count, 'picture')} never used before: {body}."]
 
 
@@ -144,8 +146,22 @@ class Row:
     """How many of how many decisions, at the threshold with the most."""
     flips_bound: str
     """The share that is not exceeded with 95 % confidence; empty where it is unknown."""
+    measured: Mapping[str, str]
+    """For answers without scores: each of the budget's figures by its name."""
     verdict: str
     reason: str
+
+
+_MOST_FIGURES = 3
+
+
+def judged_figures(trials: Iterable[Trial]) -> tuple[str, ...]:
+    """Return the names of the figures that the results table shows of answers without scores, those of the budget; none
+    where answers have scores: their deviations and flips are shown."""
+    for trial in trials:
+        if trial.validation.checks and trial.validation.worst_flips is None:
+            return tuple(dict.fromkeys(check.name for check in trial.validation.checks))[:_MOST_FIGURES]
+    return ()
 
 
 def row(trial: Trial, names: Mapping[str, str]) -> Row:
@@ -159,6 +175,7 @@ def row(trial: Trial, names: Mapping[str, str]) -> Row:
         mean_deviation=figures.number(deviation.mean),
         max_deviation=figures.number(deviation.max),
         flips=f"{flips.flipped:,} of {flips.count:,}" if flips else figures.MISSING,
+        measured={check.name: figures.check_in_words(check).measured for check in trial.validation.checks},
         flips_bound=f"≤ {figures.percent_at_most(flips.upper)}" if flips and math.isfinite(flips.upper) else "",
         verdict=_verdict(trial),
         reason=in_words(trial.reason, names),

@@ -133,6 +133,11 @@ class Trial(ResultModel):
         return sum(_share_used(check) for check in self.validation.checks)
 
 
+def share_used(checks: Iterable[Check]) -> float:
+    """Return the worst of these figures as a share of its limit, infinite where one is missing; NaN without checks."""
+    return max(map(_share_used, checks), default=math.nan)
+
+
 def violation(checks: Iterable[Check]) -> float:
     """Return the worst of these figures as a multiple of its limit, 1 where all passed; infinite where one is
     missing."""
@@ -145,6 +150,8 @@ def _share_used(check: Check) -> float:
     # it.
     least = check.direction == "at_least" and check.limit > 0
     more, less = (check.limit, check.judged) if least else (check.judged, check.limit)
+    if least and check.unit == "%":  # Of an agreement, what is lost counts: 99 % where 90 % are allowed is a tenth.
+        more, less = 100.0 - check.judged, 100.0 - check.limit
     if check.passed and not less:
         return 0.0
     return more / less if math.isfinite(more) and less else math.inf

@@ -65,7 +65,7 @@ def export(
         extras[results.CALIBRATION] = table.read_bytes()
     formats = model.require_spec().input.decode.formats
     with tempfile.TemporaryDirectory(prefix="plimsoll-golden-") as folder:
-        golden = results.golden_pictures(result.scores, formats) if pictures.golden else []
+        golden = results.golden_pictures(result, formats) if pictures.golden else []
         pack(
             network,
             candidate.target,

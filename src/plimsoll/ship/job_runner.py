@@ -17,7 +17,16 @@ from plimsoll.errors import BuildError, InputError, PlimsollError
 from plimsoll.report.trial import Candidate
 from plimsoll.ship.build import Artifacts
 from plimsoll.ship.config import SearchConfig
-from plimsoll.ship.jobs import AnswerJob, CompareLayersJob, FinalBenchmarkJob, Job, JobContext, ProfileJob, TryJob
+from plimsoll.ship.jobs import (
+    AnswerJob,
+    CompareLayersJob,
+    DrawJob,
+    FinalBenchmarkJob,
+    Job,
+    JobContext,
+    ProfileJob,
+    TryJob,
+)
 from plimsoll.ship.preparation import (
     CHECKED_PICTURES,
     RANKING_PICTURES,
@@ -46,6 +55,7 @@ AnyJob = Annotated[
     | FinalBenchmarkJob
     | ProfileJob
     | CompareLayersJob
+    | DrawJob
     | CheckContractJob
     | CalibrateJob
     | AdoptTableJob

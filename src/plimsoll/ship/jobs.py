@@ -11,7 +11,7 @@ import math
 import time
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -19,15 +19,19 @@ from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from plimsoll import backends
 from plimsoll.benchmark import BenchmarkResult, Offline, SingleStream, SystemUnderTest, bench, profile
 from plimsoll.core.model import Model, ModelRecord
-from plimsoll.errors import ImageError
+from plimsoll.errors import ImageError, PlimsollError
+from plimsoll.inference.drawing import thumbnail
 from plimsoll.inference.predictor import Predictor, ResolvedModel
 from plimsoll.preprocessing import Preprocessor
 from plimsoll.prove import compare_layers
+from plimsoll.prove.comparison import Comparer
+from plimsoll.prove.run import comparer_for
+from plimsoll.prove.tensors import TensorComparer
 from plimsoll.report.measurements import Figure, Measurements, ResultModel, Speed
 from plimsoll.report.ship_result import LayerSnr, Objective, StageTimes
 from plimsoll.report.trial import Candidate
@@ -39,6 +43,9 @@ from plimsoll.system import host
 _BATCH = 8
 _LAYER_PICTURES = 8
 _PROFILE_TURNS = 3
+_DRAWN_SIDE = 480
+DRAWN_COLOURS = ((40, 120, 255), (255, 140, 0))
+"""The reference's answers are blue, those of what ships orange, drawn on top: where both agree, orange is seen."""
 
 
 class JobContext(BaseModel):
@@ -110,8 +117,8 @@ class Answer(ResultModel):
     """A candidate's answer to one picture."""
 
     path: str
-    scores: dict[str, Figure] = Field(default_factory=dict)
-    """Label → score."""
+    answer: JsonValue = None
+    """As the task's `Comparer` dumps it; None where there is none."""
     error: str | None = None
     """Why there is no answer."""
 
@@ -133,7 +140,7 @@ class AnswerJob(Job[Answers]):
 
     def run(self, context: JobContext) -> Answers:
         with context.predictor(self.candidate) as predictor:
-            return Answers(answers=_answers(predictor, self.pictures))
+            return Answers(answers=_answers(predictor, self.pictures, comparer_of(context.model)))
 
 
 class TryResult(Answers):
@@ -159,7 +166,7 @@ class TryJob(Job[TryResult]):
             built = time.perf_counter()
             predictor.runner("throughput")
             loaded = time.perf_counter()
-            answers = _answers(predictor, self.pictures)
+            answers = _answers(predictor, self.pictures, comparer_of(context.model))
             peak = host.peak_bytes()  # Before the reference is in memory too.
             system = SystemUnderTest(name, predictor)
             profiled = profile(system, self.pictures, min_seconds=self.seconds / 8)
@@ -241,6 +248,35 @@ class ProfileJob(Job[StageProfile]):
         )
 
 
+class DrawnPictures(ResultModel):
+    """Small JPEG files as data URIs, one a picture; empty for one that can't be shown."""
+
+    thumbnails: tuple[str, ...]
+
+
+class DrawJob(Job[DrawnPictures]):
+    """Draw the reference's answers and a candidate's on pictures, each in its own colour."""
+
+    result_model = DrawnPictures
+
+    kind: Literal["draw"] = "draw"
+    candidate: Candidate
+    pictures: tuple[str, ...]
+
+    def run(self, context: JobContext) -> DrawnPictures:
+        with context.predictor(REFERENCE) as reference, context.predictor(self.candidate) as winner:
+            return DrawnPictures(thumbnails=tuple(_drawn(path, (reference, winner)) for path in self.pictures))
+
+
+def _drawn(path: str, predictors: Sequence[Predictor]) -> str:
+    """Draw both answers on a picture; one without an answer draws nothing: the report says why."""
+    answers = []
+    for predictor, colour in zip(predictors, DRAWN_COLOURS, strict=True):
+        with suppress(PlimsollError):
+            answers.append((predictor.predict(Path(path)), colour))
+    return thumbnail(path, predictors[0].spec.input.decode, answers, _DRAWN_SIDE)
+
+
 class LayerComparison(ResultModel):
     """The values that both networks compute, in the order in which they are computed."""
 
@@ -287,14 +323,20 @@ def _speeds(result: BenchmarkResult) -> dict[str, Speed]:
     }
 
 
-def _answers(predictor: Predictor, pictures: Sequence[str]) -> tuple[Answer, ...]:
+def comparer_of(model: Model) -> Comparer:
+    """Return what compares two answers of the model's task."""
+    output = model.require_spec().output
+    return comparer_for(output, output) or TensorComparer()
+
+
+def _answers(predictor: Predictor, pictures: Sequence[str], comparer: Comparer) -> tuple[Answer, ...]:
     return tuple(
         Answer(
             path=prediction.path,
-            scores=prediction.answer.row()["scores"] if prediction.answer is not None else {},
+            answer=comparer.dump(prediction.answer) if prediction.answer is not None else None,
             error=prediction.error,
         )
-        for prediction in predictor.predict_many(pictures)
+        for prediction in predictor.predict_many(pictures, threshold=comparer.threshold(predictor.task))
     )
 
 

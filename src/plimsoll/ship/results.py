@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 import shlex
 from collections.abc import Sequence
@@ -12,20 +10,20 @@ from pathlib import Path
 from typing import get_args
 
 from plimsoll import backends
-from plimsoll.core.budget import Check
 from plimsoll.core.model import Model
 from plimsoll.errors import ImageError
-from plimsoll.preprocessing.decode import as_image, decode, read
+from plimsoll.inference.drawing import thumbnail
+from plimsoll.preprocessing.decode import read
 from plimsoll.preprocessing.formats import sniff
-from plimsoll.prove.classifications import ClassificationComparison
+from plimsoll.prove.classifications import ScorePair
 from plimsoll.report import summary
-from plimsoll.report.measurements import Deviations, Evaluation, FlippedDecisions, LabelledMetric, Speed
+from plimsoll.report.measurements import Speed
 from plimsoll.report.report import HEADLINE, Report, environment
-from plimsoll.report.ship_result import PictureScore, ShipResult, Symbol, WorstPicture
+from plimsoll.report.ship_result import PictureChange, PictureScore, ShipResult, Symbol, WorstPicture
 from plimsoll.report.trial import Trial
 from plimsoll.ship.config import REFERENCE
-from plimsoll.ship.jobs import Answer
-from plimsoll.spec.spec import Classify
+from plimsoll.ship.evaluation import ComparedPicture
+from plimsoll.spec.spec import Classify, Output
 from plimsoll.spec.steps import Decode
 
 CALIBRATION = "report/calibration.json"
@@ -33,57 +31,6 @@ CALIBRATION = "report/calibration.json"
 GOLDEN_PICTURES = 8
 """Of the user's own, where they are to be in the bundle."""
 _WORST = 10
-_THUMBNAIL = 240
-"""Pixels of the longer side."""
-
-AnswerPair = tuple[Answer, Answer]
-"""The reference's answer to a picture and a candidate's."""
-
-
-def evaluation(comparison: ClassificationComparison, checks: Sequence[Check] = ()) -> Evaluation:
-    """Return a comparison of answers as it is stored and shown, with the budget's checks."""
-    deviation = comparison.deviation
-    return Evaluation(
-        count=comparison.pictures,
-        failed=comparison.failed,
-        deviation=Deviations()
-        if deviation is None
-        else Deviations(
-            max=deviation.maximum,
-            mean=deviation.mean,
-            mean_upper=deviation.mean_upper,
-            p99=_figure(deviation.p99),
-        ),
-        flips=tuple(
-            FlippedDecisions(
-                threshold=threshold,
-                count=flips.total,
-                flipped=flips.count,
-                up=flips.up,
-                down=flips.down,
-                upper=flips.upper_bound() if flips.total else math.nan,
-            )
-            for threshold, flips in comparison.flips
-        ),
-        rank_correlation=_figure(comparison.rank_correlation),
-        labelled={
-            change.name: LabelledMetric(
-                reference=_figure(change.reference),
-                candidate=_figure(change.other),
-                drop=-_figure(change.change),
-                low=-change.interval[1] if change.interval else math.nan,
-                high=-change.interval[0] if change.interval else math.nan,
-            )
-            for change in comparison.changes
-        },
-        labelled_count=comparison.labelled,
-        headline=comparison.headline,
-        checks=tuple(checks),
-    )
-
-
-def _figure(value: float | None) -> float:
-    return math.nan if value is None else value
 
 
 def final_trials(trials: Sequence[Trial], reference: Trial, winner: Trial) -> tuple[Trial, ...]:
@@ -117,13 +64,19 @@ def symbols(trials: Sequence[Trial]) -> dict[str, Symbol]:
     return {runtime: symbol for runtime, name in named.items() for symbol in get_args(Symbol) if symbol == name}
 
 
-def picture_scores(output: Classify, pairs: Sequence[AnswerPair]) -> tuple[PictureScore, ...]:
-    """Return both scores of each picture: of the positive label, else of the one that the reference finds best."""
+def picture_scores(output: Output, pictures: Sequence[ComparedPicture]) -> tuple[PictureScore, ...]:
+    """Return both scores of each picture: of the positive label, else of the one that the reference finds best; nothing
+    for answers without scores."""
+    if not isinstance(output, Classify):
+        return ()
     scores = []
-    for reference, winner in pairs:
-        label = output.positive or max(reference.scores, key=lambda name: reference.scores[name])
-        score = winner.scores.get(label, math.nan) if winner.error is None else math.nan
-        scores.append(PictureScore(path=reference.path, reference=reference.scores[label], winner=score))
+    for picture in pictures:
+        pair: ScorePair | None = picture.measured
+        if pair is None:
+            scores.append(PictureScore(path=picture.path))
+            continue
+        label = output.positive or max(pair.reference, key=lambda name: pair.reference[name])
+        scores.append(PictureScore(path=picture.path, reference=pair.reference[label], winner=pair.other[label]))
     return tuple(scores)
 
 
@@ -131,32 +84,25 @@ def worst_pictures(scores: Sequence[PictureScore]) -> tuple[WorstPicture, ...]:
     """Return the pictures whose score moved most, with a thumbnail; none where no score moved."""
     moved = sorted((score for score in scores if _moved(score) > 0), key=lambda score: -_moved(score))
     return tuple(
-        WorstPicture(path=score.path, reference=score.reference, winner=score.winner, thumbnail=_thumbnail(score.path))
-        for score in moved[:_WORST]
+        WorstPicture(**score.model_dump(), thumbnail=thumbnail(score.path, Decode())) for score in moved[:_WORST]
     )
+
+
+def most_changed(changes: Sequence[PictureChange]) -> list[PictureChange]:
+    """Return the pictures whose answer moved most, the most first; none where no answer moved."""
+    return sorted((change for change in changes if change.moved > 0), key=lambda change: -change.moved)[:_WORST]
 
 
 def _moved(score: PictureScore) -> float:
     return abs(score.winner - score.reference)
 
 
-def _thumbnail(path: str) -> str:
-    """Return a small JPEG as a data URI, or nothing for a picture that can't be shown."""
-    try:
-        image = as_image(decode(read(Path(path)), Decode())).copy()
-    except ImageError:
-        return ""
-    image.thumbnail((_THUMBNAIL, _THUMBNAIL))
-    stored = io.BytesIO()
-    image.save(stored, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(stored.getvalue()).decode()
-
-
-def golden_pictures(scores: Sequence[PictureScore], formats: Sequence[str]) -> list[Path]:
-    """Return test pictures in these formats, spread evenly from the one whose score moved least to the one that moved
+def golden_pictures(result: ShipResult, formats: Sequence[str]) -> list[Path]:
+    """Return test pictures in these formats, spread evenly from the one whose answer moved least to the one that moved
     most."""
-    answered = (score for score in scores if math.isfinite(_moved(score)) and _format(Path(score.path)) in formats)
-    moved = sorted((_moved(score), score.path) for score in answered)
+    by_path = [(_moved(score), score.path) for score in result.scores]
+    by_path += [(change.moved, change.path) for change in result.changes]
+    moved = sorted((by, path) for by, path in by_path if math.isfinite(by) and _format(Path(path)) in formats)
     count = min(GOLDEN_PICTURES, len(moved))
     indices = [round(step * (len(moved) - 1) / max(count - 1, 1)) for step in range(count)]
     return [Path(moved[index][1]) for index in indices]

@@ -7,25 +7,36 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from plimsoll.core.model import Model
 from plimsoll.errors import InputError, PlimsollError
 from plimsoll.inference.predictor import ResolvedModel
-from plimsoll.prove.classifications import ClassificationComparison, Pair, compare, default_thresholds
+from plimsoll.prove.classifications import default_thresholds
 from plimsoll.prove.labels import label_of
 from plimsoll.report.measurements import Evaluation
 from plimsoll.report.reason import Failed, GainTooSmall, IsReference, MissesBudget, Ships
-from plimsoll.report.ship_result import BudgetFacts, LayerSnr, Outcome, ShipResult, SplitCounts, StageTimes
+from plimsoll.report.ship_result import (
+    BudgetFacts,
+    LayerSnr,
+    Outcome,
+    PictureChange,
+    ShipResult,
+    SplitCounts,
+    StageTimes,
+    WorstPicture,
+)
 from plimsoll.report.trial import Candidate, Trial
 from plimsoll.ship import build, results
 from plimsoll.ship.config import REFERENCE, SearchConfig
+from plimsoll.ship.evaluation import ComparedPicture, Judge
 from plimsoll.ship.job_runner import JobRunner
 from plimsoll.ship.jobs import (
     Answer,
     AnswerJob,
     CompareLayersJob,
+    DrawJob,
     FinalBenchmarkJob,
     ProfileJob,
     StageProfile,
@@ -33,7 +44,6 @@ from plimsoll.ship.jobs import (
     TryResult,
 )
 from plimsoll.ship.preparation import CheckContractJob
-from plimsoll.ship.results import AnswerPair
 from plimsoll.ship.split import Split, check_provable
 from plimsoll.ship.store import WorkFolder
 from plimsoll.ship.strategy import (
@@ -59,7 +69,7 @@ class _Decision:
     outcome: Outcome
     winner: Trial
     evaluation: Evaluation
-    pairs: Sequence[AnswerPair]
+    pictures: Sequence[ComparedPicture]
 
 
 class Search:
@@ -73,14 +83,9 @@ class Search:
         config: SearchConfig,
         truths: Mapping[str, str] | None = None,
     ) -> None:
-        """Take what is given. `truths`: picture path (absolute) → right label. Raises InputError for a task or a budget
-        that can't be evaluated, or not be proven on so few pictures."""
-        output = resolved.model.require_spec().output
-        if not isinstance(output, Classify):
-            raise InputError(
-                f"ship supports classifiers only; the task of this Spec is '{output.task}'",
-                "Build with `plimsoll pack`, and compare with `plimsoll prove`.",
-            )
+        """Take what is given. `truths`: picture path (absolute) → right label. Raises InputError for a budget that the
+        answers of the task don't have, or that can't be proven on so few pictures."""
+        self._judge = Judge(resolved.model, config.budget, truths)
         self.resolved = resolved
         self.split = split
         self.work = work
@@ -91,11 +96,9 @@ class Search:
             self.notes.append(
                 f"{work.outdated} was written by an older version of Plimsoll and is not used; it can be removed"
             )
-        self._output = output
+        self._output = resolved.model.require_spec().output
         self._truths = truths
         self._runner = JobRunner(resolved.model, split, work, config, self.notes.append)
-        self._reference: dict[str, Answer] = {}
-        """The reference's answer to each picture."""
         self._reasons: Reasons = {}
         """Why candidates that were measured don't ship."""
         self.scaled_sides = scaled_sides(resolved.model.require_spec().input, (*split.validation, *split.test))
@@ -117,7 +120,8 @@ class Search:
         self._check_contract()
         pictures = (*self.split.validation, *self.split.test)
         activity = f"answering {len(pictures):,} pictures with the reference"
-        self._reference = {answer.path: answer for answer in self._answers("reference", REFERENCE, pictures, activity)}
+        answers = self._answers("reference", REFERENCE, pictures, activity)
+        self._judge.reference = {answer.path: answer for answer in answers}
         trials = []
         seconds = max(0.0, started + self.config.search_seconds - time.monotonic())
         for trial in explore(
@@ -153,7 +157,9 @@ class Search:
     def _result(self, tried: Sequence[Trial], reference: Trial, decision: _Decision) -> ShipResult:
         split = self.split
         trials = results.final_trials(tried, reference, decision.winner)
-        scores = results.picture_scores(self._output, decision.pairs)
+        scores = results.picture_scores(self._output, decision.pictures)
+        changes = () if scores else self._judge.changes(decision.pictures)
+        classify = self._output if isinstance(self._output, Classify) else None
         return ShipResult(
             winner=decision.winner.key,
             reference=reference.key,
@@ -171,9 +177,10 @@ class Search:
             test=decision.evaluation,
             symbols=results.symbols(trials),
             scores=scores,
-            worst=results.worst_pictures(scores),
-            thresholds=default_thresholds(self._output),
-            score_label=self._output.positive or "score",
+            changes=changes,
+            worst=results.worst_pictures(scores) or self._drawn(decision.winner, results.most_changed(changes)),
+            thresholds=default_thresholds(classify) if classify else (),
+            score_label=(classify.positive if classify else None) or "score",
         )
 
     def network(self, candidate: Candidate) -> Model:
@@ -202,14 +209,7 @@ class Search:
         return TryJob(candidate=candidate, pictures=self.split.validation, seconds=self.config.measure_seconds)
 
     def _trial(self, candidate: Candidate, result: TryResult) -> Trial:
-        comparison, _ = self._compare(_renamed(result.answers, self.split.validation))
-        # On the few pictures of the validation part the figures count as they are; on the test part, their bounds.
-        evidence = {
-            metric: [replace(figure, bound=figure.value) for figure in figures]
-            for metric, figures in comparison.evidence().items()
-        }
-        checks = [check.model_copy(update={"bound": None}) for check in self.config.budget.verdict(evidence)]
-        evaluation = results.evaluation(comparison, checks)
+        evaluation = self._judge.validate(_renamed(result.answers, self.split.validation))
         return Trial(
             candidate=candidate,
             status="ok",
@@ -257,17 +257,6 @@ class Search:
     def _answers(self, name: str, candidate: Candidate, pictures: tuple[str, ...], activity: str) -> list[Answer]:
         job = AnswerJob(candidate=candidate, pictures=pictures)
         return _renamed(self._runner.get_or_run(name, job, activity, [candidate]).answers, pictures)
-
-    def _compare(self, answers: Sequence[Answer]) -> tuple[ClassificationComparison, list[AnswerPair]]:
-        """Compare a candidate's answers with the reference's; pictures that the reference can't answer prove
-        nothing."""
-        both = [(self._reference[answer.path], answer) for answer in answers]
-        both = [(reference, answer) for reference, answer in both if reference.error is None]
-        pairs: list[Pair] = [
-            (reference.scores, answer.scores if answer.error is None else None) for reference, answer in both
-        ]
-        truths = [label_of(self._truths, reference.path) for reference, _ in both] if self._truths else None
-        return compare(self._output, pairs, truths=truths), both
 
     def _measure_reference(self, trials: Sequence[Trial]) -> Trial:
         """Return the reference as a trial, which the budget does not concern."""
@@ -331,12 +320,12 @@ class Search:
         if winner is not None:
             return winner
         outcome: Outcome = "nothing_passed" if missed or not best_first else "not_better"
-        return self._decision(outcome, reference, [self._reference[path] for path in self.split.test])
+        return self._decision(outcome, reference, [self._judge.reference[path] for path in self.split.test])
 
     def _decision(self, outcome: Outcome, trial: Trial, answers: Sequence[Answer]) -> _Decision:
-        comparison, pairs = self._compare(answers)
-        checks = self.config.budget.verdict(comparison.evidence())
-        return _Decision(outcome, trial, results.evaluation(comparison, checks), pairs)
+        tested = self._judge.test(answers)
+        self.notes += tested.notes
+        return _Decision(outcome, trial, tested.evaluation, tested.pictures)
 
     def _with_reason(self, trial: Trial) -> Trial:
         reason = self._reasons.get(trial.candidate)
@@ -360,6 +349,22 @@ class Search:
                 stages=StageTimes(reference=reference.measured.stages, winner=winner.measured.stages),
                 infinite_network_images_per_second=winner.measured.infinite_network_images_per_second,
             )
+
+    def _drawn(self, winner: Trial, changes: Sequence[PictureChange]) -> tuple[WorstPicture, ...]:
+        """Draw the reference's and the winner's answers on the pictures that moved most."""
+        if not changes:
+            return ()
+        job = DrawJob(candidate=winner.candidate, pictures=tuple(change.path for change in changes))
+        try:
+            name = f"draw-{winner.key}"
+            thumbnails = self._runner.get_or_run(name, job, "drawing what changed most", [winner.candidate]).thumbnails
+        except JobError as error:
+            self.notes.append(f"the pictures that moved most could not be drawn: {error.message}")
+            thumbnails = ("",) * len(changes)
+        return tuple(
+            WorstPicture(path=change.path, change=change.change, thumbnail=thumbnail)
+            for change, thumbnail in zip(changes, thumbnails, strict=True)
+        )
 
     def _layers(self, candidate: Candidate) -> tuple[LayerSnr, ...]:
         """Compare the layers of the winner's network where it computes otherwise than the reference's."""

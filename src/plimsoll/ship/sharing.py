@@ -22,7 +22,8 @@ def shareable(result: ShipResult, pictures: Iterable[str], folders: Iterable[Pat
 
     `pictures` are all of this run, by their paths; `folders` others whose names must not be left.
     """
-    numbers = {score.path: f"picture {number}" for number, score in enumerate(result.scores, 1)}
+    tested = [score.path for score in result.scores] or [change.path for change in result.changes]
+    numbers = {path: f"picture {number}" for number, path in enumerate(tested, 1)}
     known = {picture: numbers.get(picture, "a picture") for picture in (*numbers, *pictures)}
     parents = {folder for path in known for folder in _spellings(Path(path).parent)}
     parents |= {spelling for folder in folders for spelling in _spellings(folder)}

@@ -24,7 +24,7 @@ from plimsoll.ship.split import Split
 from plimsoll.spec import files as spec_files
 from plimsoll.system import files
 
-LAYOUT = 2
+LAYOUT = 3
 """The version of what a work folder holds. It is part of the folder's key: a folder of another version is not read."""
 BUILDING = ".building-"
 """How the names of folders begin that are not finished."""

@@ -109,7 +109,9 @@ class Detect(_Output):
     """Boxes with a label and a score."""
 
     task: Literal["detect"] = "detect"
-    head: Literal["yolov5", "yolov8", "yolox", "ssd", "boxes", "rows", "tflite_postprocess"]
+    head: Literal[
+        "yolov5", "yolov8", "yolox", "nanodet", "yunet", "ssd", "boxes", "rows", "selected", "tflite_postprocess"
+    ]
     """How the output tensors hold boxes: see docs/tasks.md."""
     tensors: tuple[str, ...] = ()
     """The outputs that the head reads, in its order; all of the network's if none is named."""
@@ -119,6 +121,18 @@ class Detect(_Output):
     """Boxes of one class that overlap more than this are one object. At 1 nothing is suppressed."""
     class_agnostic_iou: Probability | None = None
     """A second suppression across classes."""
+    suppression: Literal["greedy", "blend"] = "greedy"
+    """What becomes of boxes that overlap a better one: they are removed, or, as in MediaPipe, each group becomes one
+    box, the mean of their positions and points weighted by their scores."""
+    several_labels: bool = False
+    """Whether a box counts once for each label that reaches `confidence`, not for its best alone."""
+    points: Annotated[int, Field(ge=0, le=1000)] = 0
+    """How many points the network gives in each box: yolov5, yolov8 (pose), yunet, ssd (MediaPipe)."""
+    prototypes: str | None = None
+    """YOLO heads: the output `[N, coefficients, height, width]` whose planes, each times a box's coefficient, add up to
+    the box's mask."""
+    coefficients: Annotated[int, Field(ge=1, le=1024)] = 32
+    """With `prototypes`: how many planes there are."""
     max_boxes: Annotated[int, Field(ge=1)] = 300
     normalized: bool = False
     """Whether coordinates are fractions of the network's input size (always so for `tflite_postprocess`)."""
@@ -134,7 +148,15 @@ class Detect(_Output):
     """Rows: what stands in a row. `scores` is one column a label, `picture` the picture's index in the batch, `-` is
     not read."""
     strides: tuple[Annotated[int, Field(ge=1)], ...] = (8, 16, 32)
-    """YOLOX: the pixels between the cells of each grid, in the order of the output's boxes."""
+    """YOLOX, NanoDet, YuNet: the pixels between the cells of each grid, in the order of the outputs."""
+    cell_offset: Annotated[FiniteFloat, Field(ge=0.0, le=1.0)] = 0.5
+    """NanoDet: where in its cell a box's centre lies, in strides; 0 for NanoDet-Plus."""
+    anchor_grid: tuple[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1, le=100)]], ...] = ()
+    """SSD, in place of anchors of its own: grids of anchors as large as the input, each as [pixels between the cells,
+    anchors a cell]. MediaPipe's detectors have such."""
+    box_coder: Literal["exponential", "linear"] = "exponential"
+    """SSD: whether a box's size is the anchor's times the exponential of what the network gives, or times that itself.
+    """
     anchors_file: str | None = None
     """SSD: a file of anchors `[N, 4]` (in the order of `anchor_format`) beside the Spec, .npy or text. It becomes
     `anchors` when the Spec's file is read."""
@@ -156,8 +178,10 @@ class Detect(_Output):
             if changed and self.head not in heads:
                 allowed = " or ".join(f"'{head}'" for head in heads)
                 raise ValueError(f"{', '.join(changed)}: allowed only with head = {allowed}, but head is '{self.head}'")
-        if self.anchors and self.anchors_file is not None:
-            raise ValueError("give either anchors or anchors_file, not both")
+        if sum((bool(self.anchors), self.anchors_file is not None, bool(self.anchor_grid))) > 1:
+            raise ValueError("give either anchors, anchors_file or anchor_grid")
+        if self.anchor_grid and not self.normalized:
+            raise ValueError("anchor_grid: its anchors are fractions of the input; write normalized = true")
         if self.head == "ssd" and self.box_format in ("xyxy", "yxyx"):
             raise ValueError(
                 f"box_format = '{self.box_format}': an SSD's locations are offsets of centre and size, 'xywh' or 'yxhw'"
@@ -180,11 +204,16 @@ class Detect(_Output):
 
 _ONLY_WITH: dict[tuple[str, ...], tuple[str, ...]] = {
     ("anchors", "anchors_file", "anchor_format"): ("ssd",),
-    ("activation",): ("ssd", "boxes"),
+    ("anchor_grid", "box_coder"): ("ssd",),
+    ("activation",): ("ssd", "boxes", "selected", "nanodet"),
+    ("points",): ("yolov5", "yolov8", "yunet", "ssd"),
+    ("prototypes", "coefficients"): ("yolov5", "yolov8"),
+    ("several_labels",): ("yolov5", "yolov8", "yolox", "nanodet", "ssd", "boxes", "rows"),
+    ("cell_offset",): ("nanodet",),
     ("background",): ("ssd", "boxes", "rows"),
     ("columns",): ("rows",),
-    ("strides",): ("yolox",),
-    ("box_format",): ("yolov5", "yolov8", "yolox", "ssd", "boxes"),
+    ("strides",): ("yolox", "nanodet", "yunet"),
+    ("box_format",): ("yolov5", "yolov8", "yolox", "ssd", "boxes", "selected"),
 }
 
 

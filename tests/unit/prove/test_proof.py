@@ -207,7 +207,8 @@ def test_texts_are_compared_character_by_character() -> None:
     pairs = [("abc", "abc"), ("abc", "abb"), ("ab", ""), ("", "")]
     measured = [comparer.measure(Line(first, None, ()), Line(second, None, ())) for first, second in pairs]
     compared = comparer.comparison(measured, 0)
-    changes, errors = (figures[0] for figures in compared.evidence().values())
+    agreement, changes, errors = (figures[0] for figures in compared.evidence().values())
+    assert agreement.value == 2 / 4
     assert (changes.value, errors.value) == (2 / 4, 3 / 8)
     assert changes.bound > changes.value
     assert compared.notes == ["Texts that changed: 'abc' → 'abb', 'ab' → ''"]

@@ -20,6 +20,7 @@ MEASURES = {
     "max": "largest deviation of a score",
     "mean": "mean deviation of the scores",
     "p99": "99th percentile of the scores' deviation",
+    "budget": "share of the budget used",
 }
 
 WIDE = Frame(1000, 520, 56, 34, 22, 56)

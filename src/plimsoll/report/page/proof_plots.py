@@ -166,6 +166,8 @@ def _dot(pair: ScorePair, x: float, y: float) -> Markup:
 
 def worst_pictures(result: ShipResult) -> list[tuple[WorstPicture, ScorePair | None]]:
     """Return the pictures that moved most, the largest change first, with both scores where both are known."""
+    if result.changes:
+        return [(picture, None) for picture in result.worst]
     pairs = [(picture, score_pair(result, picture)) for picture in result.worst]
     return sorted(pairs, key=lambda item: -_moved(item[0]))
 

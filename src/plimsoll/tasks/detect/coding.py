@@ -42,22 +42,48 @@ def coder_scales(variances: Sequence[float]) -> NDArray[np.float64]:
 
 
 def decode_boxes(
-    locations: NDArray[Any], anchors: NDArray[np.float64], scales: Sequence[float] | NDArray[np.float64]
+    locations: NDArray[Any],
+    anchors: NDArray[np.float64],
+    scales: Sequence[float] | NDArray[np.float64],
+    *,
+    linear: bool = False,
 ) -> NDArray[np.float64]:
     """Return boxes `[N, 4]` (x0, y0, x1, y1) of locations `[N, 4]` (y, x, h, w) against anchors `[N, 4]` (centre y,
     centre x, height, width).
 
     TensorFlow's FasterRcnnBoxCoder: centre = t / scale x anchor size + anchor centre; size = exp(t / scale) x anchor
-    size.
+    size. A linear coder, as of MediaPipe's `TensorsToDetectionsCalculator` without `apply_exponential_on_box_size`:
+    size = t / scale x anchor size.
     """
     with np.errstate(over="ignore"):
         y, x, height, width = (np.asarray(locations, np.float64) / scales).T
         anchor_y, anchor_x, anchor_height, anchor_width = anchors.T
         centre_y, centre_x = y * anchor_height + anchor_y, x * anchor_width + anchor_x
-        half_height, half_width = np.exp(height) * anchor_height / 2, np.exp(width) * anchor_width / 2
+        if not linear:
+            height, width = np.exp(height), np.exp(width)
+        half_height, half_width = height * anchor_height / 2, width * anchor_width / 2
         return np.stack(
             [centre_x - half_width, centre_y - half_height, centre_x + half_width, centre_y + half_height], axis=1
         )
+
+
+def grid_anchors(grids: Sequence[tuple[int, int]], size: tuple[int | None, int | None]) -> NDArray[np.float64]:
+    """Return anchors `[N, 4]` (centre y, centre x, height, width) as fractions of the input: as large as the input, and
+    centred in the cells of grids, each with its stride in pixels and its number of anchors a cell.
+
+    MediaPipe's `SsdAnchorsCalculator` with `fixed_anchor_size`: layers that follow one another with the same stride are
+    one grid with all their anchors. Raises ModelError where the input's size is not known.
+    """
+    height, width = size
+    if height is None or width is None:
+        raise ModelError("anchor_grid needs an input of a known size", "Give the input steps a fixed size.")
+    anchors = []
+    for stride, count in grids:
+        tall, wide = -(-height // stride), -(-width // stride)
+        y, x = np.meshgrid((np.arange(tall) + 0.5) / tall, (np.arange(wide) + 0.5) / wide, indexing="ij")
+        cells = np.stack([y.ravel(), x.ravel(), np.ones(y.size), np.ones(y.size)], axis=1)
+        anchors.append(np.repeat(cells, count, axis=0))
+    return np.concatenate(anchors)
 
 
 def decode_cells(

@@ -11,11 +11,14 @@ from plimsoll.tasks.base import Outputs, along, scores_of
 
 Names = tuple[str, ...]
 _FORMATS = {"ssd": "yxhw", "boxes": "xyxy", "tflite_postprocess": "yxyx"}
+_DEFAULT_FORMATS = {**_FORMATS, "selected": "yxyx"}
+POINT_COLUMNS = 3
+"""A point in a YOLO head: x, y, and how sure the network is of it."""
 
 
 def box_format(spec: Detect) -> str:
     """Return the order of a box's four numbers: the Spec's, or its head's own."""
-    return spec.box_format or _FORMATS.get(spec.head, "xywh")
+    return spec.box_format or _DEFAULT_FORMATS.get(spec.head, "xywh")
 
 
 def box_columns(order: str) -> Names:
@@ -32,7 +35,9 @@ def row_columns(spec: Detect, count: int | None = None) -> tuple[Names, slice]:
         names: Names = spec.columns
     else:
         objectness = () if spec.head == "yolov8" else ("objectness",)
-        names = (*box_columns(box_format(spec)), *objectness, "scores")
+        points = (f"{letter} of point {at}" for at in range(spec.points) for letter in ("x", "y", "visibility"))
+        masks = (f"coefficient {at}" for at in range(spec.coefficients if spec.prototypes else 0))
+        names = (*box_columns(box_format(spec)), *objectness, "scores", *points, *masks)
     if "scores" not in names:
         return names, slice(0, 0)
     start, fixed = names.index("scores"), len(names) - 1

@@ -2,7 +2,8 @@
 
 All come down to three questions: in which columns the four numbers of a box stand, what they mean (its corners, its
 centre and size, offsets from anchors or from the cells of a grid), and whether its label is the best of some scores or
-a number of its own. A box has one label, its best; it is a candidate from the threshold on.
+a number of its own. A box has one label, its best, unless the Spec says `several_labels`; it is a candidate from the
+threshold on. Some heads give points or mask coefficients beside each box.
 
 Sources: Ultralytics' `non_max_suppression` (YOLOv5, YOLOv8), TensorFlow Lite's `TFLite_Detection_PostProcess`.
 """
@@ -11,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -21,48 +21,34 @@ from numpy.typing import NDArray
 from plimsoll.errors import ModelError
 from plimsoll.spec.spec import Detect
 from plimsoll.tasks.base import Outputs, activate, require_finite
-from plimsoll.tasks.detect.coding import centred, coder_scales, corners, decode_boxes, decode_cells
-from plimsoll.tasks.detect.columns import box_format, row_columns
-
-Floats = NDArray[np.float32]
-_HINT = "Correct `output.head`, `output.tensors` or `output.labels` in the Spec."
-_SLACK = 0.01
-"""Quantized networks give scores a step above 1 or below 0."""
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """The boxes of one picture that reach the threshold, in the network's own coordinates."""
-
-    boxes: NDArray[np.float64]
-    """`[N, 4]`: x0, y0, x1, y1."""
-    scores: Floats
-    """`[N]`"""
-    labels: NDArray[np.intp]
-    """`[N]`, indices of the Spec's labels."""
-
-
-@dataclass(frozen=True)
-class Query:
-    """What a head is asked for."""
-
-    spec: Detect
-    threshold: float
-    size: tuple[int | None, int | None]
-    """Height and width of the network's input, where they are known."""
+from plimsoll.tasks.detect.coding import centred, coder_scales, corners, decode_boxes, decode_cells, grid_anchors
+from plimsoll.tasks.detect.columns import POINT_COLUMNS, box_format, row_columns
+from plimsoll.tasks.detect.grids import nanodet, yunet
+from plimsoll.tasks.detect.reading import (
+    HINT,
+    SLACK,
+    Query,
+    best_labels,
+    labelled,
+    misfit,
+    named,
+    require_probabilities,
+    shapes,
+)
+from plimsoll.tasks.detect.suppression import Candidates
 
 
 def rows(query: Query, outputs: Outputs) -> list[Candidates]:
     """Read one output whose rows are boxes, as `row_columns` says: `[N, boxes, columns]`, for yolov8
     `[N, columns, boxes]`."""
     spec = query.spec
-    (raw,) = _named(spec, outputs, 1)
+    (raw,) = named(spec, {name: value for name, value in outputs.items() if name != spec.prototypes}, 1)
     table = _as_rows(spec, raw)
     names, scores = row_columns(spec, table.shape[2])
     require_finite(table, "boxes or scores")
     at = {name: index for index, name in enumerate(names)}
     for columns in (scores, *(slice(at[name], at[name] + 1) for name in ("objectness",) if name in at)):
-        _require_probabilities(table[:, :, columns])
+        require_probabilities(table[:, :, columns])
     if spec.head == "yolox":
         table = table.astype(np.float32)
         table[:, :, :4] = decode_cells(table[:, :, :4], spec.strides, *query.size)
@@ -75,11 +61,11 @@ def _as_rows(spec: Detect, raw: NDArray[Any]) -> NDArray[Any]:
     fixed, labels = len(row_columns(spec)[0]), len(spec.labels)
     if spec.head == "yolov8":
         if raw.ndim != 3 or raw.shape[1] != fixed + labels:
-            raise _misfit(raw, f"[N, {fixed + labels}, boxes]", f"{fixed} + {labels} labels", spec.head)
+            raise misfit(raw, f"[N, {fixed + labels}, boxes]", f"{fixed} + {labels} labels", spec.head)
         return np.moveaxis(raw, 1, 2)
     if spec.head != "rows":
         if raw.ndim != 3 or raw.shape[2] != fixed + labels:
-            raise _misfit(raw, f"[N, boxes, {fixed + labels}]", f"{fixed} + {labels} labels", spec.head)
+            raise misfit(raw, f"[N, boxes, {fixed + labels}]", f"{fixed} + {labels} labels", spec.head)
         return raw
     counts = [fixed]
     if "scores" in spec.columns:
@@ -98,7 +84,7 @@ def _as_rows(spec: Detect, raw: NDArray[Any]) -> NDArray[Any]:
 def _from_rows(query: Query, picture: NDArray[Any], index: int, at: Mapping[str, int], scores: slice) -> Candidates:
     spec, threshold = query.spec, query.threshold
     if "objectness" in at:  # Drop the boxes that can't reach the threshold: most of them.
-        reaching = picture[:, at["objectness"]] >= threshold / (1 + _SLACK)
+        reaching = picture[:, at["objectness"]] >= threshold / (1 + SLACK)
     elif "score" in at:
         reaching = picture[:, at["score"]] >= threshold
         for name in ("picture", "label"):  # Rows that fill up an output have -1 in one of these.
@@ -114,33 +100,46 @@ def _from_rows(query: Query, picture: NDArray[Any], index: int, at: Mapping[str,
             'Write batch_axis = "none" in the Spec: one picture a call.',
         )
     if "score" in at:
-        _require_probabilities(chosen[:, at["score"]])
+        require_probabilities(chosen[:, at["score"]])
         numbers = chosen[:, at["label"]] if "label" in at else np.zeros(len(chosen))
-        return _labelled(spec, boxes, numbers, chosen[:, at["score"]])
+        return labelled(spec, boxes, numbers, chosen[:, at["score"]])
     shares = chosen[:, _foreground(spec, scores)]
     if "objectness" in at:
         shares = shares * chosen[:, at["objectness"], np.newaxis]
-    return _candidates(boxes, shares, threshold)
+    points = coefficients = None
+    if spec.points:
+        points = chosen[:, scores.stop : scores.stop + POINT_COLUMNS * spec.points].astype(np.float64)
+        points = points.reshape(-1, spec.points, POINT_COLUMNS)
+    if spec.prototypes is not None:
+        coefficients = chosen[:, -spec.coefficients :]
+    return best_labels(query, boxes, shares, points, coefficients)
 
 
 def ssd(query: Query, outputs: Outputs) -> list[Candidates]:
-    """Read locations `[N, anchors, 4]` (offsets from the anchors, in the order of `box_format`) and scores
-    `[N, anchors, labels]`, or one more with the background."""
+    """Read locations `[N, anchors, 4 + 2 x points]` (offsets from the anchors, in the order of `box_format`; then each
+    point's x and y) and scores `[N, anchors, labels]`, or one more with the background."""
     spec = query.spec
     locations, scores = _locations_and_scores(spec, outputs)
-    anchors = centred(np.asarray(spec.anchors, np.float64), spec.anchor_format or box_format(spec))
+    if spec.anchor_grid:
+        anchors = grid_anchors(spec.anchor_grid, query.size)
+    else:
+        anchors = centred(np.asarray(spec.anchors, np.float64), spec.anchor_format or box_format(spec))
     if locations.shape[1] != len(anchors):
         raise ModelError(
             f"the network gives {locations.shape[1]:,} locations, the Spec has {len(anchors):,} anchors",
-            "Correct `output.anchors_file`.",
+            "Correct `output.anchor_grid`." if spec.anchor_grid else "Correct `output.anchors_file`.",
         )
     order = [box_format(spec).index(letter) for letter in "yxhw"]
     scales = coder_scales(spec.variances)[order]
 
-    def decoded(picture: NDArray[Any], chosen: NDArray[np.bool_]) -> NDArray[np.float64]:
-        boxes = decode_boxes(picture[chosen][:, order], anchors[chosen], scales)
+    def decoded(picture: NDArray[Any], chosen: NDArray[np.bool_]) -> Decoded:
+        own, values = anchors[chosen], picture[chosen]
+        boxes = decode_boxes(values[:, order], own, scales, linear=spec.box_coder == "linear")
         require_finite(boxes, "box sizes")
-        return boxes
+        if not spec.points:
+            return boxes, None
+        offsets = values[:, 4:].reshape(-1, spec.points, 2).astype(np.float64) / scales[[1, 0]]
+        return boxes, offsets * own[:, np.newaxis, [3, 2]] + own[:, np.newaxis, [1, 0]]
 
     return _scored(query, locations, scores, decoded)
 
@@ -152,7 +151,8 @@ def boxes(query: Query, outputs: Outputs) -> list[Candidates]:
     if (len(spec.tensors) or len(outputs)) == 3:
         return _boxes_with_labels(query, outputs)
     locations, scores = _locations_and_scores(spec, outputs)
-    return _scored(query, locations, scores, lambda picture, chosen: corners(picture[chosen], box_format(spec)))
+    order = box_format(spec)
+    return _scored(query, locations, scores, lambda picture, chosen: (corners(picture[chosen], order), None))
 
 
 def _boxes_with_labels(query: Query, outputs: Outputs) -> list[Candidates]:
@@ -162,14 +162,14 @@ def _boxes_with_labels(query: Query, outputs: Outputs) -> list[Candidates]:
             f"which of the outputs {', '.join(outputs)} has the boxes, which the scores and which the labels?",
             "Name boxes, scores and labels in this order in `output.tensors`.",
         )
-    places, scores, labels = _named(spec, outputs, 3)
+    places, scores, labels = named(spec, outputs, 3)
     number, most = places.shape[:2] if places.ndim == 3 else (0, 0)
     scores, labels = (
         array.reshape(number, most) if array.size == number * most else array for array in (scores, labels)
     )
     if places.ndim != 3 or places.shape[2] != 4 or not scores.shape == labels.shape == (number, most):
         raise ModelError(
-            f"the network's outputs are {_shapes(places, scores, labels)}; head 'boxes' reads boxes [N, boxes, 4],"
+            f"the network's outputs are {shapes(places, scores, labels)}; head 'boxes' reads boxes [N, boxes, 4],"
             " scores [N, boxes] and labels [N, boxes]",
             "Name the three in this order in `output.tensors`; where they have no axis for pictures, write"
             ' batch_axis = "none".',
@@ -177,31 +177,69 @@ def _boxes_with_labels(query: Query, outputs: Outputs) -> list[Candidates]:
     require_finite(places, "boxes")
     require_finite(scores, "scores")
     shares = activate(scores.astype(np.float32), spec.activation)
-    _require_probabilities(shares)
+    require_probabilities(shares)
     candidates = []
     for index in range(number):
         chosen = (shares[index] >= threshold) & (labels[index] >= 0)
         own = corners(places[index][chosen], box_format(spec))
-        candidates.append(_labelled(spec, own, labels[index][chosen], shares[index][chosen]))
+        candidates.append(labelled(spec, own, labels[index][chosen], shares[index][chosen]))
     return candidates
+
+
+Decoded = tuple[NDArray[np.float64], NDArray[np.float64] | None]
+"""Boxes `[N, 4]`, and the points in them."""
 
 
 def _scored(
     query: Query,
     locations: NDArray[Any],
     scores: NDArray[Any],
-    decoded: Callable[[NDArray[Any], NDArray[np.bool_]], NDArray[np.float64]],
+    decoded: Callable[[NDArray[Any], NDArray[np.bool_]], Decoded],
 ) -> list[Candidates]:
     spec, threshold = query.spec, query.threshold
     require_finite(locations, "locations")
     require_finite(scores, "scores")
     shares = activate(scores.astype(np.float32), spec.activation)
-    _require_probabilities(shares)
+    require_probabilities(shares)
     shares = shares[:, :, _foreground(spec, slice(0, shares.shape[2]))]
     candidates = []
     for index in range(len(locations)):
         best = shares[index].max(axis=1) >= threshold
-        candidates.append(_candidates(decoded(locations[index], best), shares[index][best], threshold))
+        places, points = decoded(locations[index], best)
+        candidates.append(best_labels(query, places, shares[index][best], points))
+    return candidates
+
+
+def selected(query: Query, outputs: Outputs) -> list[Candidates]:
+    """Read what ONNX's NonMaxSuppression chose: boxes `[N, boxes, 4]`, scores `[N, labels, boxes]`, and the chosen
+    `[n, 3]` as (picture, label, box)."""
+    spec = query.spec
+    places, scores, indices = named(spec, outputs, 3)
+    indices = indices.reshape(-1, indices.shape[-1])  # With the picture's axis in front, where a runner put it there.
+    if places.ndim != 3 or scores.ndim != 3 or places.shape[2] != 4 or indices.shape[1] != 3:
+        raise ModelError(
+            f"the network's outputs are {shapes(places, scores, indices)}; head 'selected' reads boxes [N, boxes, 4],"
+            " scores [N, labels, boxes] and what was chosen, [n, 3]",
+            "Name the three in this order in `output.tensors`.",
+        )
+    for values, what in ((places, "boxes"), (scores, "scores")):
+        require_finite(values, what)
+    indices = indices[(indices >= 0).all(axis=1)]  # Fixed sizes are filled up with -1.
+    limits = (len(places), scores.shape[1], places.shape[1])
+    if indices.size and (indices.max(axis=0) >= limits).any():
+        raise ModelError(
+            f"the network chose {[int(most) for most in indices.max(axis=0)]} (picture, label, box); there are"
+            f" {list(limits)}",
+            HINT,
+        )
+    candidates = []
+    for index in range(len(places)):
+        _, labels, boxes = indices[indices[:, 0] == index].T
+        shares = activate(scores[index][labels, boxes].astype(np.float32), spec.activation)
+        require_probabilities(shares)
+        reaching = shares >= query.threshold
+        own = corners(places[index][boxes[reaching]], box_format(spec))
+        candidates.append(labelled(spec, own, labels[reaching], shares[reaching]))
     return candidates
 
 
@@ -216,7 +254,7 @@ def tflite_postprocess(query: Query, outputs: Outputs) -> list[Candidates]:
     """Read boxes `[N, most, 4]` (y0, x0, y1, x1 as fractions), labels `[N, most]`, scores `[N, most]` and counts `[N]`,
     in that order."""
     spec, threshold = query.spec, query.threshold
-    places, labels, scores, counts = _named(spec, outputs, 4)
+    places, labels, scores, counts = named(spec, outputs, 4)
     number, most = places.shape[:2] if places.ndim == 3 else (0, 0)
     fits = (
         places.ndim == 3
@@ -226,7 +264,7 @@ def tflite_postprocess(query: Query, outputs: Outputs) -> list[Candidates]:
     )
     if not fits:
         raise ModelError(
-            f"the network's outputs are {_shapes(places, labels, scores, counts)}; head 'tflite_postprocess' reads"
+            f"the network's outputs are {shapes(places, labels, scores, counts)}; head 'tflite_postprocess' reads"
             " boxes [N, most, 4], labels [N, most], scores [N, most], counts [N]",
             "Name the four in this order in `output.tensors` of the Spec.",
         )
@@ -249,44 +287,18 @@ def _postprocessed(
     places, labels, scores = places[used].astype(np.float64), labels[used], scores[used].astype(np.float32)
     for values, what in ((places, "boxes"), (labels, "labels"), (scores, "scores")):
         require_finite(values, what)
-    _require_probabilities(scores)
+    require_probabilities(scores)
     best = scores >= threshold
-    return _labelled(spec, corners(places[best], "yxyx"), labels[best], scores[best])
-
-
-def _labelled(spec: Detect, places: NDArray[np.float64], numbers: NDArray[Any], scores: Floats) -> Candidates:
-    """Give each box the label of its number; what is the background's is dropped."""
-    require_finite(numbers, "labels")
-    count, shift = len(spec.labels), int(spec.background == "first")
-    top = count - 1 + int(spec.background in ("first", "last"))
-    if numbers.size and (numbers.min() < 0 or numbers.max() > top or (numbers != np.floor(numbers)).any()):
-        raise ModelError(
-            f"the network gives labels from {numbers.min():g} to {numbers.max():g}, the Spec has {count}"
-            f" ({shift} to {count - 1 + shift})",
-            _HINT
-            if shift or spec.head == "tflite_postprocess"
-            else f"{_HINT} Where it counts the background as 0, write background = 'first'.",
-        )
-    labels = numbers.astype(np.intp) - shift
-    own = (labels >= 0) & (labels < count)
-    return Candidates(places[own], scores[own], labels[own])
-
-
-def _candidates(places: NDArray[np.float64], scores: Floats, threshold: float) -> Candidates:
-    """Give each box its best label, and drop the boxes below the threshold; of equal scores the first label
-    wins."""
-    labels = scores.argmax(axis=1) if len(scores) else np.zeros(0, np.intp)
-    best = scores[np.arange(len(scores)), labels]
-    reaching = best >= threshold
-    return Candidates(places[reaching], best[reaching], labels[reaching])
+    return labelled(spec, corners(places[best], "yxyx"), labels[best], scores[best])
 
 
 def _locations_and_scores(spec: Detect, outputs: Outputs) -> tuple[NDArray[Any], NDArray[Any]]:
-    first, second = _named(spec, outputs, 2)
-    if not spec.tensors and second.shape[-1:] == (4,):
-        if first.shape[-1:] == (4,):
+    first, second = named(spec, outputs, 2)
+    width = 4 + 2 * spec.points
+    if not spec.tensors and second.shape[-1:] == (width,):
+        if first.shape[-1:] == (width,):
             raise ModelError(
-                "both outputs have 4 columns: which one has the locations?",
+                f"both outputs have {width} columns: which one has the locations?",
                 "Name locations and scores in this order in `output.tensors`.",
             )
         first, second = second, first
@@ -294,8 +306,9 @@ def _locations_and_scores(spec: Detect, outputs: Outputs) -> tuple[NDArray[Any],
         first[:, :, 0] if first.ndim == 4 and first.shape[2] == 1 else first
     )  # TensorFlow's box encodings: [N, anchors, 1, 4].
     what, order = ("anchors", box_format(spec)) if spec.head == "ssd" else ("boxes", box_format(spec))
-    if locations.ndim != 3 or locations.shape[2] != 4:
-        raise _misfit(first, f"[N, {what}, 4]", ", ".join(order), spec.head)
+    if locations.ndim != 3 or locations.shape[2] != width:
+        points = f", then {spec.points} points" if spec.points else ""
+        raise misfit(first, f"[N, {what}, {width}]", f"{', '.join(order)}{points}", spec.head)
     columns, count = len(spec.labels), locations.shape[1]
     widths = {None: (columns, columns + 1), "none": (columns,)}.get(spec.background, (columns + 1,))
     if second.ndim == 2 and 1 in widths:
@@ -304,44 +317,13 @@ def _locations_and_scores(spec: Detect, outputs: Outputs) -> tuple[NDArray[Any],
         second = np.moveaxis(second, 1, 2)  # [N, labels, boxes], as ONNX's NonMaxSuppression takes them.
     if second.ndim != 3 or second.shape[:2] != locations.shape[:2] or second.shape[2] not in widths:
         where = {"last": "after", "first": "before"}.get(spec.background or "", "before")
-        raise _misfit(
+        raise misfit(
             second,
             f"[N, {count:,}, {' or '.join(map(str, widths))}]",
             f"{columns} labels" + (f", or the background {where} them" if columns + 1 in widths else ""),
             spec.head,
         )
     return locations, second
-
-
-def _named(spec: Detect, outputs: Outputs, count: int) -> list[NDArray[Any]]:
-    """Return the outputs that the head reads, in the Spec's order, or the network's own if the Spec names none."""
-    names = spec.tensors or tuple(outputs)
-    missing = [name for name in names if name not in outputs]
-    if missing or len(names) != count:
-        named = f"the Spec names {', '.join(spec.tensors)}" if spec.tensors else "the Spec names none"
-        raise ModelError(
-            f"head '{spec.head}' reads {count} output{'s' if count > 1 else ''}; the network has {', '.join(outputs)};"
-            f" {named}",
-            "Correct `output.tensors` in the Spec.",
-        )
-    return [outputs[name] for name in names]
-
-
-def _shapes(*arrays: NDArray[Any]) -> str:
-    return "; ".join(str(list(array.shape)) for array in arrays)
-
-
-def _misfit(output: NDArray[Any], expected: str, why: str, head: str) -> ModelError:
-    return ModelError(f"the network's output is {list(output.shape)}; head '{head}' reads {expected} ({why})", _HINT)
-
-
-def _require_probabilities(scores: NDArray[Any]) -> None:
-    if scores.size and (scores.min() < -_SLACK or scores.max() > 1 + _SLACK):
-        raise ModelError(
-            f"the network's scores go from {scores.min():.3g} to {scores.max():.3g}; expected probabilities, 0 to 1",
-            "Is the order of `output.tensors` right? For head = 'ssd' and 'boxes', set `output.activation` to 'sigmoid'"
-            " or 'softmax' where the scores are logits.",
-        )
 
 
 HEADS: Mapping[str, Callable[[Query, Outputs], list[Candidates]]] = MappingProxyType(
@@ -352,6 +334,9 @@ HEADS: Mapping[str, Callable[[Query, Outputs], list[Candidates]]] = MappingProxy
         "rows": rows,
         "ssd": ssd,
         "boxes": boxes,
+        "selected": selected,
+        "nanodet": nanodet,
+        "yunet": yunet,
         "tflite_postprocess": tflite_postprocess,
     }
 )

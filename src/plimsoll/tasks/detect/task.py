@@ -10,19 +10,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll.errors import SpecError
+from plimsoll.errors import ModelError, SpecError
 from plimsoll.spec.spec import Detect
 from plimsoll.tasks.base import Answer, Outputs, Task, decimal, geometry_at, position
 from plimsoll.tasks.detect.columns import columns
-from plimsoll.tasks.detect.heads import HEADS, Candidates, Query
+from plimsoll.tasks.detect.heads import HEADS
+from plimsoll.tasks.detect.masks import BoxMask, masks_of, prototypes_of
+from plimsoll.tasks.detect.reading import Query
+from plimsoll.tasks.detect.suppression import Candidates, blend, suppress
 
 if TYPE_CHECKING:
     from plimsoll.preprocessing import ImageGeometry
-
-
-MAX_CANDIDATES = 30_000
-"""Suppression considers at most this many of the best boxes, as Ultralytics does; there are more only if the threshold
-is near 0."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +32,20 @@ class Box:
     box: tuple[float, float, float, float]
     """x0, y0, x1, y1 in the picture's pixels, counted from its outer left and top edge, so that x1 - x0 is the width.
     """
+    points: tuple[tuple[float, ...], ...] = ()
+    """(x, y), or (x, y, visibility), in the picture's pixels; they may lie outside of it. Empty but for networks that
+    give points."""
+    mask: BoxMask | None = None
+    """The object's pixels; None but for networks that give masks."""
 
     def row(self) -> dict[str, Any]:
         """Return it as plain data; positions to a hundredth of a pixel."""
-        return {"label": self.label, "score": self.score, "box": [position(value) for value in self.box]}
+        row: dict[str, Any] = {"label": self.label, "score": self.score, "box": [position(value) for value in self.box]}
+        if self.points:
+            row["points"] = [[position(x), position(y), *map(float, rest)] for x, y, *rest in self.points]
+        if self.mask is not None:
+            row["mask"] = self.mask.row()
+        return row
 
 
 @dataclass(frozen=True)
@@ -78,7 +86,7 @@ class DetectTask(Task):
     needs_geometry: ClassVar[bool] = True
 
     def __init__(self, spec: Detect) -> None:
-        if spec.head == "ssd" and not spec.anchors:
+        if spec.head == "ssd" and not spec.anchors and not spec.anchor_grid:
             why = (
                 f"'{spec.anchors_file}' was not read: a Spec's anchors are read together with its file"
                 if spec.anchors_file
@@ -86,7 +94,7 @@ class DetectTask(Task):
             )
             raise SpecError(
                 f"output.head = 'ssd' needs anchors; {why}",
-                "Name the file beside the Spec that has them in `output.anchors_file`.",
+                "Name the file beside the Spec that has them in `output.anchors_file`, or give `output.anchor_grid`.",
             )
         self.spec = spec
         self.threshold = spec.confidence
@@ -94,7 +102,7 @@ class DetectTask(Task):
             spec.normalized or spec.head == "tflite_postprocess"
         )  # TensorFlow Lite's operator knows no pixels.
         self._suppressed = (
-            spec.head == "tflite_postprocess"
+            spec.head in ("tflite_postprocess", "selected")
             or (spec.head == "rows" and "scores" not in spec.columns)
             or (spec.head == "boxes" and len(spec.tensors) == 3)
         )
@@ -111,14 +119,28 @@ class DetectTask(Task):
             size = (geometry.input_height, geometry.input_width)
         query = Query(self.spec, self.spec.confidence if threshold is None else threshold, size)
         pictures = HEADS[self.spec.head](query, outputs)
+        planes = self._prototypes(outputs, len(pictures))
         return [
-            self._answer(self._suppress(candidates), geometry_at(geometries, index))
+            self._answer(self._suppress(candidates), geometry_at(geometries, index), planes[index] if planes else None)
             for index, candidates in enumerate(pictures)
         ]
+
+    def _prototypes(self, outputs: Outputs, pictures: int) -> list[NDArray[np.float32]] | None:
+        name = self.spec.prototypes
+        if name is None:
+            return None
+        if name not in outputs:
+            raise ModelError(
+                f"the network has the outputs {', '.join(outputs)}; the Spec's prototypes are '{name}'",
+                "Correct `output.prototypes` in the Spec.",
+            )
+        return list(prototypes_of(outputs[name], pictures, self.spec.coefficients))
 
     def _suppress(self, candidates: Candidates) -> Candidates:
         """Return what suppression leaves, best first: within each label, then across labels if the Spec says so."""
         spec, most = self.spec, self.spec.max_boxes
+        if spec.suppression == "blend" and not self._suppressed:
+            return blend(candidates, spec.iou, most)
         if self._suppressed:
             order = np.argsort(-candidates.scores, kind="stable")
         else:
@@ -133,20 +155,48 @@ class DetectTask(Task):
             order = order[
                 suppress(candidates.boxes[order], candidates.scores[order], None, spec.class_agnostic_iou, most)
             ]
-        order = order[:most]
-        return Candidates(candidates.boxes[order], candidates.scores[order], candidates.labels[order])
+        return candidates.take(order[:most])
 
-    def _answer(self, candidates: Candidates, geometry: ImageGeometry | None) -> Detection:
+    def _answer(
+        self, candidates: Candidates, geometry: ImageGeometry | None, planes: NDArray[np.float32] | None
+    ) -> Detection:
         """Bring boxes into the picture; what lies outside of it, in the padding, is dropped."""
-        boxes = candidates.boxes
+        in_input = candidates.boxes
+        size = (1.0, 1.0)
+        if geometry is not None and self._fractions:
+            size = (float(geometry.input_width), float(geometry.input_height))
+        boxes = in_input * np.tile(size, 2)
         if geometry is not None:
-            size = (geometry.input_width, geometry.input_height) if self._fractions else (1.0, 1.0)
-            boxes = geometry.boxes(boxes * np.tile(size, 2))
-        inside = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-        labels = [self.spec.labels[index] for index in candidates.labels[inside]]
-        scores = [decimal(score) for score in candidates.scores[inside]]
-        corners = [(float(x0), float(y0), float(x1), float(y1)) for x0, y0, x1, y1 in boxes[inside]]
-        return Detection(tuple(Box(*box) for box in zip(labels, scores, corners, strict=True)))
+            boxes = geometry.boxes(boxes)
+        inside = np.flatnonzero((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))
+        chosen = candidates.take(inside)
+        points = _points(chosen.points, size, geometry)
+        masks: list[BoxMask | None] = [None] * len(inside)
+        if planes is not None and chosen.coefficients is not None:
+            shape = self._input_size(geometry)
+            own = chosen.boxes * np.tile(shape if self._fractions else (1.0, 1.0), 2)
+            masks = list(masks_of(chosen.coefficients, planes, own, shape, geometry))
+        return Detection(
+            tuple(
+                Box(
+                    self.spec.labels[chosen.labels[at]],
+                    decimal(chosen.scores[at]),
+                    (float(x0), float(y0), float(x1), float(y1)),
+                    points[at] if points else (),
+                    masks[at],
+                )
+                for at, (x0, y0, x1, y1) in enumerate(boxes[inside])
+            )
+        )
+
+    def _input_size(self, geometry: ImageGeometry | None) -> tuple[float, float]:
+        """Return (width, height) of the network's input."""
+        if geometry is not None:
+            return float(geometry.input_width), float(geometry.input_height)
+        height, width = self.input_size
+        if height is None or width is None:
+            raise ModelError("masks need an input of a known size", "Give the input steps a fixed size.")
+        return float(width), float(height)
 
     def columns(self, outputs: Outputs) -> dict[str, NDArray[Any]]:
         return columns(self.spec, outputs)
@@ -155,36 +205,17 @@ class DetectTask(Task):
         return {"boxes": None}
 
 
-def suppress(
-    boxes: NDArray[np.float64],
-    scores: NDArray[np.float32],
-    labels: NDArray[np.intp] | None,
-    iou: float,
-    most: int | None = None,
-) -> NDArray[np.intp]:
-    """Non-maximum suppression: return the indices of the boxes that stay, best first. Greedily, each box removes those
-    after it that overlap it by more than `iou`.
-
-    `boxes` `[N, 4]` holds x0, y0, x1, y1; the overlap is intersection / union. With `labels` `[N]`, only boxes of one
-    label remove each other. Of equal scores the earlier box goes first, so the result is always the same. A box without
-    an area overlaps nothing. `most` stops early.
-    """
-    order = np.argsort(-scores, kind="stable")[:MAX_CANDIDATES]
-    x0, y0, x1, y1 = boxes[order].T
-    areas = np.maximum(x1 - x0, 0.0) * np.maximum(y1 - y0, 0.0)
-    own = np.zeros(len(order), np.intp) if labels is None else labels[order]
-    remaining = np.arange(len(order))
-    chosen: list[int] = []
-    while remaining.size and (most is None or len(chosen) < most):
-        best, remaining = remaining[0], remaining[1:]
-        chosen.append(int(best))
-        width = np.minimum(x1[best], x1[remaining]) - np.maximum(x0[best], x0[remaining])
-        height = np.minimum(y1[best], y1[remaining]) - np.maximum(y0[best], y0[remaining])
-        shared = np.maximum(width, 0.0) * np.maximum(height, 0.0)
-        # A product instead of a quotient: two boxes without an area would be 0 / 0.
-        covered = shared > iou * (areas[best] + areas[remaining] - shared)
-        remaining = remaining[~(covered & (own[remaining] == own[best]))]
-    return order[chosen]
+def _points(
+    points: NDArray[np.float64] | None, size: tuple[float, float], geometry: ImageGeometry | None
+) -> list[tuple[tuple[float, ...], ...]]:
+    """Bring the points `[N, points, 2 or 3]` of boxes into the picture; what follows x and y stays as it is."""
+    if points is None:
+        return []
+    places = points[..., :2] * size
+    if geometry is not None:
+        places = geometry.points(places)
+    joined = np.concatenate([places, points[..., 2:]], axis=2)
+    return [tuple(tuple(map(float, point)) for point in own) for own in joined]
 
 
 DECODER = DetectTask
