@@ -132,3 +132,19 @@ def test_tracks_are_drawn(plimsoll: Run, network: list[str], clip: Path, tmp_pat
     assert np.ptp(shown[20][96:160, 40 + 80].astype(int), axis=1).max() > 60, "a coloured edge where the box begins"
     assert plimsoll("predict", *network, clip, "--draw", drawn).returncode == 2, "it exists"
     assert plimsoll("predict", *network, clip, "--smooth").returncode == 2, "no points"
+
+
+def test_effects_say_what_they_need(plimsoll: Run, network: list[str], clip: Path, tmp_path: Path) -> None:
+    comments = tmp_path / "comments.txt"
+    comments.write_text("0.5 Hello")
+    cases = {
+        ("--comments", str(comments)): "--comments draws, and needs --draw",
+        ("--comments", str(comments), "--draw", "a.mp4"): "--comments needs a mask of people",
+        ("--avatar", "built-in", "--draw", "a.mp4"): "an avatar needs the points of a face",
+        ("--over", str(clip), "--draw", "a.mp4"): "--over needs --avatar",
+        ("--sprite", "a.png", "--draw", "a.mp4"): "'a.png' is not FILE=ANCHOR",
+        ("--draw", "a.gif"): "the ending means no format",
+    }
+    for options, expected in cases.items():
+        done = plimsoll("predict", *network, clip, *options)
+        assert (done.returncode, expected in done.stderr) == (2, True), (options, done.stderr)

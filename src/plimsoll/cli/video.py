@@ -12,6 +12,7 @@ import typer
 from plimsoll.errors import InputError
 
 if TYPE_CHECKING:
+    from plimsoll.inference.drawing.overlay import Layer
     from plimsoll.inference.predictor import Prediction, Predictor
     from plimsoll.inference.video.answers import AnsweredFrame, ClipReader
     from plimsoll.inference.video.moderation import Moderation
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from plimsoll.tasks.base import Task
 
 _PANEL = "Video"
+_BEHIND = "person"
 _USUAL_THRESHOLD = 0.5
 """From which score on a frame counts where neither --threshold nor the Spec says."""
 
@@ -71,6 +73,50 @@ Show = Annotated[
     bool,
     typer.Option("--show", help="Show the drawn frames in a window, where there is a display.", rich_help_panel=_PANEL),
 ]
+Comments = Annotated[
+    Path | None,
+    typer.Option(
+        "--comments",
+        metavar="FILE",
+        help=(
+            "Draw bullet comments that pass behind people: a text file ('12.5 Hello' a line) or a Bilibili XML file;"
+            " MODEL gives the mask of people."
+        ),
+        rich_help_panel=_PANEL,
+    ),
+]
+Font = Annotated[
+    str | None,
+    typer.Option("--font", metavar="FILE", help="The font of comments (.ttf, .otf, .ttc).", rich_help_panel=_PANEL),
+]
+Sprite = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--sprite",
+        metavar="FILE=ANCHOR",
+        help=(
+            "Draw a picture where something is: the label of a box (heart.png=pinch) or the number of a point"
+            " (hat.png=10); heart.png=pinch*1.5 is larger. May be repeated."
+        ),
+        rich_help_panel=_PANEL,
+    ),
+]
+Avatar = Annotated[
+    str | None,
+    typer.Option(
+        "--avatar",
+        metavar="PUPPET",
+        help=(
+            "Draw a puppet that does what the face does, whose 68 or 468 points MODEL gives: built-in, or a folder of"
+            " layers (PNG)."
+        ),
+        rich_help_panel=_PANEL,
+    ),
+]
+Over = Annotated[
+    str | None,
+    typer.Option("--over", metavar="CLIP", help="Draw the puppet over this clip.", rich_help_panel=_PANEL),
+]
 ClipScore = Annotated[
     str | None,
     typer.Option(
@@ -110,6 +156,11 @@ class VideoOptions:
     smooth: bool = False
     draw: str | None = None
     show: bool = False
+    comments: Path | None = None
+    font: str | None = None
+    sprite: tuple[str, ...] | None = None
+    avatar: str | None = None
+    over: str | None = None
     clip_score: str | None = None
     early_exit: bool = False
     thumbnails: Path | None = None
@@ -119,7 +170,38 @@ class VideoOptions:
     @property
     def given(self) -> bool:
         """Tell whether any of them was given."""
-        return any(value not in (None, False) for name, value in vars(self).items() if name != "replace")
+        return any(value not in (None, False, ()) for name, value in vars(self).items() if name != "replace")
+
+    @property
+    def effect(self) -> str | None:
+        """The first option that draws something else than the answer."""
+        drawn = {"--comments": self.comments, "--sprite": self.sprite, "--avatar": self.avatar, "--over": self.over}
+        return next((option for option, value in drawn.items() if value), None)
+
+
+def _layers(options: VideoOptions, predictor: Predictor) -> list[Layer]:
+    """Return what is drawn, from behind to front; raises InputError for what the model can't serve."""
+    from plimsoll.inference.drawing import avatar, comments, effects, overlay
+
+    task = predictor.spec.output.task
+    labels = getattr(predictor.spec.output, "labels", ())
+    layers: list[Layer] = []
+    if options.avatar is not None:
+        points = getattr(predictor.spec.output, "points", None)
+        avatar.require_points(points)
+        folder = None if options.avatar == "built-in" else options.avatar
+        layers.append(avatar.AvatarLayer(avatar.load_puppet(folder), options.over))
+    elif options.over is not None:
+        raise InputError("--over needs --avatar built-in, or a folder of layers")
+    layers += [effects.EffectLayer.parse(value) for value in options.sprite or ()]
+    if options.comments is not None:
+        if task != "segment" or _BEHIND not in labels:
+            raise InputError(
+                f"--comments needs a mask of people; {predictor.spec.name} gives none",
+                f"Choose a model of the task segment with the label '{_BEHIND}'.",
+            )
+        layers.append(comments.CommentLayer(comments.read_comments(options.comments), _BEHIND, options.font))
+    return layers or [overlay.Overlay()]
 
 
 class ClipAnswers:
@@ -133,7 +215,9 @@ class ClipAnswers:
         self._options, self._predictor = options, predictor
         self.reader = ClipReader(options.sample or "all", colour=colour_for(predictor), most=options.max_frames)
         self._follower = Follower(predictor, threshold, track=options.track, smooth=options.smooth)
-        self._drawing = Drawing(options, self.reader) if options.draw or options.show else None
+        self._drawing = Drawing(options, self.reader, predictor) if options.draw or options.show else None
+        if self._drawing is None and (effect := options.effect):
+            raise InputError(f"{effect} draws, and needs --draw TARGET or --show")
         self._moderation = _moderation(options, predictor, threshold)
         predictor.task.answers_clips = True
 
@@ -201,30 +285,29 @@ def _moderation(options: VideoOptions, predictor: Predictor, threshold: float | 
 class Drawing:
     """Draws answered frames into a sink, which is opened with the first of them."""
 
-    def __init__(self, options: VideoOptions, reader: ClipReader) -> None:
+    def __init__(self, options: VideoOptions, reader: ClipReader, predictor: Predictor) -> None:
         from plimsoll.inference.video.writer import WindowSink, require_free
 
         self._options, self._reader = options, reader
         if options.draw:
             require_free(options.draw, replace=options.replace)
+        self._layers = _layers(options, predictor)
         self._sinks: list[Sink] = [WindowSink()] if options.show else []
         self._opened = not options.draw
 
     def take(self, answered: AnsweredFrame) -> None:
         """Draw an answer; what has none is left out."""
         from plimsoll.inference.drawing.canvas import canvas_of, read_picture
-        from plimsoll.inference.drawing.overlay import draw
 
         answer, frame = answered.prediction.answer, answered.frame
         if answer is None:
             return
-        name = answered.prediction.path
+        name, time = answered.prediction.path, None if frame is None else frame.time
         canvas = canvas_of(frame.pixels) if frame is not None else read_picture(name)
-        if not canvas.flags.writeable:
-            canvas = canvas.copy()
-        draw(canvas, answer)
+        for layer in self._layers:
+            canvas = layer.paint(canvas, answer, time)
         for sink in self._open(name):
-            sink.write(name, canvas, frame.time if frame is not None else None)
+            sink.write(name, canvas, time)
 
     def _open(self, name: str) -> list[Sink]:
         from plimsoll.inference.video.writer import sink

@@ -120,6 +120,18 @@ def text(words: str, size: int, colour: Colour, background: Colour | None = None
     return np.asarray(image)
 
 
+def lacks(char: str, font: str | None = None) -> bool:
+    """Tell whether a font has no glyph for a character: it draws the same box as for one that no font has."""
+    return not char.isascii() and not char.isspace() and _drawn(char, font) == _drawn("\U0010ffff", font)
+
+
+@lru_cache(maxsize=4096)
+def _drawn(char: str, font: str | None) -> bytes:
+    image = Image.new("L", (24, 24))
+    ImageDraw.Draw(image).text((2, 2), char, font=_font(16, font), fill=255)
+    return image.tobytes()
+
+
 @lru_cache(maxsize=32)
 def _font(size: int, given: str | None) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     for name in [given] if given else _FONTS:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 
 from plimsoll.core.wording import printable
@@ -25,6 +27,24 @@ from plimsoll.tasks.segment import Segmentation
 _LONGEST = 60
 """Characters of a line; labels come from a model."""
 _GREEN: Colour = (60, 230, 90)
+
+
+class Layer(Protocol):
+    """Something that is drawn over frames, and may change from frame to frame."""
+
+    def paint(self, canvas: Canvas, answer: Answer, time: float | None) -> Canvas:
+        """Draw over the canvas, or another one in its place; `time` is None for a picture. Returns the canvas."""
+        ...
+
+
+class Overlay:
+    """Draws the answers themselves."""
+
+    def paint(self, canvas: Canvas, answer: Answer, time: float | None) -> Canvas:
+        """Draw the answer; returns the canvas."""
+        del time
+        draw(canvas, answer)
+        return canvas
 
 
 def draw(canvas: Canvas, answer: Answer) -> None:
