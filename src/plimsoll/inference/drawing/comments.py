@@ -1,4 +1,4 @@
-"""Bullet comments that pass behind people: read from a text or a Bilibili XML file, laid out in lanes, and drawn under
+"""Bullet comments that pass behind people: read from a text or a Bilibili XML file, laid out in lines, and drawn under
 the mask of the people in the frame, whose edges are feathered."""
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _MAX_COMMENTS = 200_000
 _LONGEST = 100
 _SCROLL_S, _FIXED_S = 8.0, 4.0
 _USUAL_SIZE = 25
-"""Bilibili's size of most comments: a lane of one."""
-_LANES = 16
+"""Bilibili's size of most comments: a line of one."""
+_LINES = 16
 _GAP = 0.6
-"""Of a lane's height: the least distance of two comments behind each other."""
+"""Of a line's height: the least distance of two comments behind each other."""
 _FEATHER = 1 / 160
 """Of the frame's height: over how much a comment fades at a person's edge."""
 _STEADY = 0.6
@@ -105,10 +105,10 @@ def _clean(words: str) -> str:
 
 @dataclass(frozen=True)
 class _Laid:
-    """A comment in its lane."""
+    """A comment in its line."""
 
     comment: Comment
-    lane: int
+    line: int
     width: int
     speed: float
     """Pixels a second to the left; 0 stands."""
@@ -140,7 +140,7 @@ class CommentLayer:
         self._next = 0
         self._time = -1.0
         self._shown: list[_Laid] = []
-        self._lanes: dict[tuple[int, int], _Laid] = {}
+        self._lines: dict[tuple[int, int], _Laid] = {}
         self._mask: NDArray[np.float32] | None = None
 
     def paint(self, canvas: Canvas, answer: Answer, time: float | None) -> Canvas:
@@ -149,7 +149,7 @@ class CommentLayer:
             return canvas
         height, width = canvas.shape[:2]
         if time < self._time:  # another clip
-            self._next, self._shown, self._lanes, self._mask = 0, [], {}, None
+            self._next, self._shown, self._lines, self._mask = 0, [], {}, None
         self._time = time
         self._shown = [laid for laid in self._shown if laid.end > time]
         while self._next < len(self._comments) and self._comments[self._next].time <= time:
@@ -158,51 +158,51 @@ class CommentLayer:
         visible = self._visibility(answer, height, width)
         for laid in self._shown:
             sprite = self._sprite(laid.comment, height)
-            top = round(laid.lane * height / _LANES)
+            top = round(laid.line * height / _LINES)
             if laid.comment.mode == _BOTTOM:
                 top = height - top - sprite.shape[0]
             paste(canvas, sprite, round(laid.left(time, width)), top, visible)
         return canvas
 
     def shown_at(self, time: float, width: int) -> list[tuple[tuple[int, int], float, float]]:
-        """Return of each comment that is shown its group and lane, and where it begins and ends across the frame."""
+        """Return of each comment that is shown its group and line, and where it begins and ends across the frame."""
         return [
-            ((self._group(laid.comment), laid.lane), laid.left(time, width), laid.left(time, width) + laid.width)
+            ((self._group(laid.comment), laid.line), laid.left(time, width), laid.left(time, width) + laid.width)
             for laid in self._shown
         ]
 
     @staticmethod
     def _group(comment: Comment) -> int:
-        """Return what shares lanes with a comment."""
+        """Return what shares lines with a comment."""
         return 1 if comment.mode in _SCROLLING else comment.mode
 
     def _sprite(self, comment: Comment, height: int) -> NDArray[np.uint8]:
-        size = max(round(0.8 * height / _LANES * comment.size / _USUAL_SIZE), 8)
+        size = max(round(0.8 * height / _LINES * comment.size / _USUAL_SIZE), 8)
         return text(comment.words, size, comment.colour, None, self._font)
 
     def _enter(self, comment: Comment, width: int, height: int, now: float) -> None:
-        """Give a comment the first lane where it overlaps none before it; where all are full it isn't shown."""
+        """Give a comment the first line where it overlaps none before it; where all are full it isn't shown."""
         across = self._sprite(comment, height).shape[1]
         fixed = comment.mode in (_BOTTOM, _TOP)
         laid = _Laid(comment, 0, across, 0.0 if fixed else (width + across) / _SCROLL_S)
         if laid.end <= now:
             return
-        for lane in range(_LANES // 2 if fixed else _LANES - 1):
+        for line in range(_LINES // 2 if fixed else _LINES - 1):
             group = self._group(comment)
-            before = self._lanes.get((group, lane))
+            before = self._lines.get((group, line))
             if before is None or self._clear(before, laid, width, height):
-                laid = _Laid(comment, lane, across, laid.speed)
-                self._lanes[group, lane] = laid
+                laid = _Laid(comment, line, across, laid.speed)
+                self._lines[group, line] = laid
                 self._shown.append(laid)
                 return
 
     @staticmethod
     def _clear(before: _Laid, laid: _Laid, width: int, height: int) -> bool:
-        """Tell whether a comment never touches the one before it in its lane."""
+        """Tell whether a comment never touches the one before it in its line."""
         start = laid.comment.time
         if not laid.speed:
             return before.end <= start
-        gap = _GAP * height / _LANES
+        gap = _GAP * height / _LINES
         entered = before.speed * (start - before.comment.time) >= before.width + gap
         return entered and before.end <= start + (width - gap) / laid.speed
 

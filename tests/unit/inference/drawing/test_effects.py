@@ -100,8 +100,8 @@ def test_comments_never_touch_each_other() -> None:
     for at in np.arange(0, 10, 0.1):
         layer.paint(blank(), NOBODY, float(at))
         shown = layer.shown_at(float(at), WIDTH)
-        for lane in {lane for lane, _, _ in shown}:
-            spans = sorted((left, right) for other, left, right in shown if other == lane)
+        for line in {line for line, _, _ in shown}:
+            spans = sorted((left, right) for other, left, right in shown if other == line)
             assert all(end <= start for (_, end), (start, _) in itertools.pairwise(spans))
 
 

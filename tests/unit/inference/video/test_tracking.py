@@ -20,7 +20,7 @@ SIZE = (40.0, 90.0)
 
 
 def crossing(count: int = 150, objects: int = 6) -> list[Boxes]:
-    """Return the truth: people who walk in lanes, half of them to the left and half to the right, and so cross."""
+    """Return the truth: people who walk in lines, half of them to the left and half to the right, and so cross."""
     truth = []
     for index in range(count):
         boxes: Boxes = {}
