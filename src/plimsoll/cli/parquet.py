@@ -16,6 +16,7 @@ from plimsoll.errors import BackendMissingError, InputError
 from plimsoll.inference.predictor import Prediction
 from plimsoll.system import files
 from plimsoll.tasks.base import Task
+from plimsoll.tasks.detect import DetectTask
 
 _ROW_GROUP = 10_000
 _MASK_GROUP = 100
@@ -42,7 +43,7 @@ class Parquet(Writer):
         self._arrow, self._parquet = arrow, parquet
         self._path, self._task, self._top = path, task, top
         self.columns = keys(task)
-        known = _types(arrow)
+        known = _types(arrow, task)
         self._nested = {key for key in self.columns if key not in {*known, "path", "error"}}
         self._schema = arrow.schema([(key, known.get(key, arrow.string())) for key in self.columns])
         self._group = _MASK_GROUP if "mask" in self.columns else _ROW_GROUP
@@ -164,9 +165,17 @@ class Parquet(Writer):
                     yield Record(values["path"], values, values["error"] is not None, 0)
 
 
-def _types(arrow: Any) -> dict[str, Any]:
+def _types(arrow: Any, task: Task) -> dict[str, Any]:
     """Return the columns that are not plain text; what a task has besides becomes JSON."""
     text, number, whole = arrow.string(), arrow.float64(), arrow.int64()
+    box = [("label", text), ("score", number), ("box", arrow.list_(number, 4))]
+    if isinstance(task, DetectTask):
+        if task.spec.points:
+            box.append(("points", arrow.list_(arrow.list_(number))))
+        if task.spec.prototypes is not None:
+            box.append(("mask", arrow.struct([("size", arrow.list_(whole, 2)), ("counts", arrow.list_(whole))])))
+        if task.answers_clips:
+            box.append(("track", whole))
     shares = arrow.list_(arrow.struct([("label", text), ("share", number)]))
     masks = arrow.map_(text, arrow.list_(whole))
     return {
@@ -174,7 +183,7 @@ def _types(arrow: Any) -> dict[str, Any]:
         "score": number,
         "text": text,
         "scores": arrow.map_(text, number),
-        "boxes": arrow.list_(arrow.struct([("label", text), ("score", number), ("box", arrow.list_(number, 4))])),
+        "boxes": arrow.list_(arrow.struct(box)),
         "points": arrow.list_(arrow.list_(number)),
         "presence": number,
         "frame": whole,

@@ -195,10 +195,11 @@ def _layers(options: VideoOptions, predictor: Predictor) -> list[Layer]:
         raise InputError("--over needs --avatar built-in, or a folder of layers")
     layers += [effects.EffectLayer.parse(value) for value in options.sprite or ()]
     if options.comments is not None:
-        if task != "segment" or _BEHIND not in labels:
+        masks = task == "segment" or getattr(predictor.spec.output, "prototypes", None) is not None
+        if not masks or _BEHIND not in labels:
             raise InputError(
                 f"--comments needs a mask of people; {predictor.spec.name} gives none",
-                f"Choose a model of the task segment with the label '{_BEHIND}'.",
+                f"Choose a model of the task segment, or one with masks of objects, with the label '{_BEHIND}'.",
             )
         layers.append(comments.CommentLayer(comments.read_comments(options.comments), _BEHIND, options.font))
     return layers or [overlay.Overlay()]

@@ -19,6 +19,7 @@ from plimsoll.errors import InputError
 from plimsoll.inference.drawing.canvas import WHITE, Canvas, Colour, lacks, paste, text
 from plimsoll.system import files
 from plimsoll.tasks import Answer
+from plimsoll.tasks.detect import Detection
 from plimsoll.tasks.segment import Segmentation
 
 _MAX_BYTES = 50_000_000
@@ -164,6 +165,15 @@ class CommentLayer:
             paste(canvas, sprite, round(laid.left(time, width)), top, visible)
         return canvas
 
+    def _people(self, answer: Answer, height: int, width: int) -> NDArray[np.bool_] | None:
+        """Return the pixels of people, as a segmentation or the masks of boxes have them."""
+        if isinstance(answer, Segmentation) and self._behind in answer.labels:
+            return np.asarray(answer.map.pixels() == answer.labels.index(self._behind))
+        if isinstance(answer, Detection):
+            masks = [box.mask.pixels() for box in answer.boxes if box.label == self._behind and box.mask is not None]
+            return np.asarray(np.logical_or.reduce([np.zeros((height, width), bool), *masks]))
+        return None
+
     def shown_at(self, time: float, width: int) -> list[tuple[tuple[int, int], float, float]]:
         """Return of each comment that is shown its group and line, and where it begins and ends across the frame."""
         return [
@@ -208,9 +218,9 @@ class CommentLayer:
 
     def _visibility(self, answer: Answer, height: int, width: int) -> NDArray[np.float32] | None:
         """Return how much of a comment shows at each pixel: 0 over people, 1 elsewhere, and feathered between."""
-        if not self._shown or not isinstance(answer, Segmentation) or self._behind not in answer.labels:
+        people = self._people(answer, height, width) if self._shown else None
+        if people is None:
             return None
-        people = answer.map.pixels() == answer.labels.index(self._behind)
         radius = max(height * _FEATHER, 0.5)
         step = max(int(radius), 1)
         small = Image.fromarray(people.astype(np.uint8) * 255).resize(

@@ -66,9 +66,13 @@ def draw(canvas: Canvas, answer: Answer) -> None:
 def _box(canvas: Canvas, box: Box, size: int) -> None:
     track = getattr(box, "track", None)
     colour = colour_of(track if track is not None else sum(box.label.encode()))
+    if box.mask is not None and (box.mask.height, box.mask.width) == canvas.shape[:2]:
+        tint(canvas, box.mask.pixels(), colour)
     rectangle(canvas, box.box, colour, max(size // 8, 2))
     number = "" if track is None else f" #{track}"
     label = text(printable(f"{box.label}{number} {box.score:.2f}")[:_LONGEST], size, BLACK, colour)
+    if box.points:
+        _points(canvas, np.array([point[:2] for point in box.points]))
     top = round(box.box[1]) - label.shape[0]
     left = max(min(round(box.box[0]), canvas.shape[1] - label.shape[1]), 0)
     paste(canvas, label, left, top if top >= 0 else round(box.box[1]))

@@ -174,13 +174,14 @@ class Follower:
         task = predictor.task
         if track and not isinstance(task, DetectTask):
             raise InputError(f"tracking needs boxes; the task of {predictor.spec.name} is {predictor.spec.output.task}")
-        if smooth and not isinstance(task, LandmarksTask):
+        if smooth and not (isinstance(task, LandmarksTask) or (isinstance(task, DetectTask) and task.spec.points)):
             raise InputError(
                 f"smoothing needs points; the task of {predictor.spec.name} is {predictor.spec.output.task}"
             )
         self._confidence = (task.threshold or 0.0) if threshold is None else threshold
-        self._track, self._smooth = track, smooth
-        self.threshold = self._confidence * LOW if track else threshold
+        # Points in boxes are followed object by object.
+        self._track, self._smooth = track or (smooth and isinstance(task, DetectTask)), smooth
+        self.threshold = self._confidence * LOW if self._track else threshold
         """What the detector is asked for: weak boxes continue tracks."""
         self._clip: str | None = None
         self._tracker, self._smoother = Tracker(self._confidence), PointSmoother()
@@ -193,6 +194,7 @@ class Follower:
         if self._track and isinstance(answer, Detection):
             if frame is not None:
                 answer = self._tracker.update(answer, frame.time)
+                answer = self._smoother.update_boxes(answer, frame.time) if self._smooth else answer
             else:
                 answer = Detection(tuple(box for box in answer.boxes if box.score >= self._confidence))
         elif self._smooth and frame is not None and isinstance(answer, Points):

@@ -7,9 +7,13 @@ settings serve a face that fills the picture and one far away.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
+from plimsoll.tasks.detect import Detection
 from plimsoll.tasks.landmarks import Points
 
 Floats = NDArray[np.float64]
@@ -49,6 +53,10 @@ class OneEuro:
         self._time = time
         return self._values
 
+    def recent(self, time: float) -> bool:
+        """Tell whether values that come now still go on with the last ones."""
+        return self._time is not None and 0 <= time - self._time <= _GAP_S
+
 
 def _share(cutoff_hz: float | Floats, elapsed_s: float) -> float | Floats:
     """Return how much of a new value a low-pass filter of first order takes."""
@@ -57,16 +65,34 @@ def _share(cutoff_hz: float | Floats, elapsed_s: float) -> float | Floats:
 
 
 class PointSmoother:
-    """Smooths the points of one clip."""
+    """Smooths the points of one clip: those of the picture, or those of each tracked box."""
 
     def __init__(self) -> None:
-        self._filter = OneEuro()
+        self._filters: dict[int | None, OneEuro] = {}
 
     def update(self, points: Points, time: float) -> Points:
         """Return a frame's points, smoothed; none stay none."""
         if not points.points:
             return points
-        values = np.array(points.points, np.float64)
+        return Points(self._smoothed(points.points, None, time), points.presence)
+
+    def update_boxes(self, detection: Detection, time: float) -> Detection:
+        """Return a frame's boxes, the points in those that have a track smoothed."""
+        self._filters = {track: each for track, each in self._filters.items() if each.recent(time)}
+        boxes = []
+        for box in detection.boxes:
+            track = getattr(box, "track", None)
+            if track is not None and box.points:
+                places = self._smoothed([point[:2] for point in box.points], track, time)
+                rest = [point[2:] for point in box.points]
+                box = replace(box, points=tuple((*at, *more) for at, more in zip(places, rest, strict=True)))
+            boxes.append(box)
+        return Detection(tuple(boxes))
+
+    def _smoothed(
+        self, points: Sequence[tuple[float, ...]], track: int | None, time: float
+    ) -> tuple[tuple[float, ...], ...]:
+        values = np.array(points, np.float64)
         extent = float(np.ptp(values[:, :2], axis=0).max())
-        smoothed = self._filter(values, time, extent)
-        return Points(tuple(map(tuple, smoothed.tolist())), points.presence)
+        smoothed = self._filters.setdefault(track, OneEuro())(values, time, extent)
+        return tuple(map(tuple, smoothed.tolist()))

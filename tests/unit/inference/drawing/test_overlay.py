@@ -16,6 +16,7 @@ from plimsoll.preprocessing import PixelArray
 from plimsoll.tasks import Answer
 from plimsoll.tasks.classify import Classification
 from plimsoll.tasks.detect import Box, Detection
+from plimsoll.tasks.detect.masks import BoxMask
 from plimsoll.tasks.landmarks import Points
 from plimsoll.tasks.segment import LabelMap, Segmentation
 
@@ -36,8 +37,8 @@ def test_a_box_has_an_outline_and_its_label_above() -> None:
 
 def test_a_track_keeps_its_colour_and_shows_its_number() -> None:
     first, second = blank(), blank()
-    draw(first, Detection((TrackedBox("cat", 0.9, (100.0, 80.0, 180.0, 160.0), 7),)))
-    draw(second, Detection((TrackedBox("cat", 0.6, (100.0, 80.0, 180.0, 160.0), 7),)))
+    draw(first, Detection((TrackedBox("cat", 0.9, (100.0, 80.0, 180.0, 160.0), track=7),)))
+    draw(second, Detection((TrackedBox("cat", 0.6, (100.0, 80.0, 180.0, 160.0), track=7),)))
     assert tuple(first[159, 140]) == tuple(second[159, 140]) == colour_of(7)
     assert len({colour_of(number) for number in range(64)}) == 64
 
@@ -110,3 +111,12 @@ def test_pictures_that_cannot_be_drawn(tmp_path: Path) -> None:
     for name in ("no.png", "missing.png"):
         with pytest.raises(InputError):
             read_sprite(tmp_path / name)
+
+
+def test_points_and_masks_in_boxes() -> None:
+    canvas = blank() + 100
+    mask = BoxMask.of(np.ones((40, 40), bool), 120, 100, (200, 300))
+    draw(canvas, Detection((Box("cat", 0.9, (100.0, 80.0, 180.0, 160.0), ((170.0, 150.0),), mask),)))
+    assert (canvas[120, 140] != 100).any()
+    assert (canvas[90, 110] == 100).all()
+    assert (canvas[150, 170] != 100).any()

@@ -169,3 +169,21 @@ def test_points_begin_anew_after_a_gap() -> None:
     assert smoother.update(Points(square, 0.9), 0.0).points == square
     assert smoother.update(Points((), 0.1), 0.04).points == ()
     assert smoother.update(Points(far, 0.9), 2.0).points == far
+
+
+def test_points_in_boxes_are_smoothed_object_by_object() -> None:
+    """Two hands: what is steadied is each one's own; a point's visibility stays."""
+    random = np.random.default_rng(2)
+    tracker, smoother = Tracker(CONFIDENCE), PointSmoother()
+    raw, smooth = [], []
+    for index in range(60):
+        boxes = []
+        for left in (0.0, 300.0):
+            x, y = random.normal((left + 40, 40), 1.0)
+            boxes.append(Box("hand", 0.9, (left, 0.0, left + 80, 80.0), ((x, y, 0.5), (left + 80, 80.0, 0.5))))
+        answer = smoother.update_boxes(tracker.update(Detection(tuple(boxes)), index / RATE), index / RATE)
+        raw.append([box.points[0][0] for box in boxes])
+        smooth.append([box.points[0][0] for box in sorted(answer.boxes, key=lambda box: box.box)])
+        assert all(point[2] == 0.5 for box in answer.boxes for point in box.points)
+    assert (np.std(smooth[20:], axis=0) < 0.6 * np.std(raw[20:], axis=0)).all()
+    assert np.mean(smooth[20:], axis=0) == pytest.approx([40, 340], abs=1)
