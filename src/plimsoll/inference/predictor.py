@@ -91,7 +91,8 @@ def _resolve(reference: str, given: Spec | None, import_folder: Path | None) -> 
         # The card pins the file by its hash, and card and file were checked together: only another Spec needs the
         # reader's checks.
         model = importers.read(file, given) if given is not None else Model(file, card.source.format, card.spec)
-        return ResolvedModel(model, origin=card.origin)
+        target = REFERENCE_TARGET if model.format == "onnx" else backends.default_target(model)
+        return ResolvedModel(model, target, origin=card.origin)
     path = Path(reference)
     if _is_bundle(path):
         return _open_bundle(path, given)

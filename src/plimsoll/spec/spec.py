@@ -217,6 +217,9 @@ _ONLY_WITH: dict[tuple[str, ...], tuple[str, ...]] = {
 }
 
 
+PointColumn = Literal["x", "y", "z", "visibility", "-"]
+
+
 class Landmarks(_Output):
     """Named points."""
 
@@ -226,10 +229,29 @@ class Landmarks(_Output):
     points: Annotated[int, Field(ge=1)]
     dimensions: Literal[2, 3] = 2
     """x, y; or x, y, z, with z on the scale of x."""
+    columns: tuple[PointColumn, ...] = ()
+    """What stands in a point's values where it is not x, y (and z) in this order: `visibility` is how sure the network
+    is of the point, `-` is not read. They replace `dimensions`."""
     normalized: bool = False
     """Whether coordinates are fractions of the network's input size."""
     presence: str | None = None
     """The output that says how sure the network is that the object is there at all."""
+    activation: Literal["none", "sigmoid"] = "none"
+    """What turns presence and visibility into probabilities; `none` if the network has applied it already."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        columns = [column for column in self.columns if column != "-"]
+        if self.columns and (len(set(columns)) < len(columns) or not {"x", "y"} <= set(columns)):
+            raise ValueError("columns: give x and y, each column once")
+        if self.columns and self.dimensions != 2:
+            raise ValueError("columns: they replace dimensions; leave it out")
+        return self
+
+    @property
+    def value_columns(self) -> tuple[PointColumn, ...]:
+        """What stands in each of a point's values."""
+        return self.columns or ("x", "y", "z")[: self.dimensions]
 
 
 class Segment(_Output):

@@ -11,7 +11,18 @@ from numpy.typing import NDArray
 
 from plimsoll.errors import ModelError
 from plimsoll.spec.spec import Landmarks
-from plimsoll.tasks.base import Answer, Outputs, Task, along, decimal, geometry_at, output, position, require_finite
+from plimsoll.tasks.base import (
+    Answer,
+    Outputs,
+    Task,
+    activate,
+    along,
+    decimal,
+    geometry_at,
+    output,
+    position,
+    require_finite,
+)
 
 if TYPE_CHECKING:
     from plimsoll.preprocessing import ImageGeometry
@@ -26,10 +37,13 @@ class Points(Answer):
     outside the picture. Empty if the presence stays below the threshold."""
     presence: float | None
     """The network's confidence that the object is there; None if the Spec names no such output."""
+    visibility: tuple[float, ...] = ()
+    """How sure the network is of each point; empty if it doesn't say."""
 
     def row(self, top: int | None = None) -> dict[str, Any]:
         del top
-        return {"points": [[position(value) for value in point] for point in self.points], "presence": self.presence}
+        row = {"points": [[position(value) for value in point] for point in self.points], "presence": self.presence}
+        return {**row, "visibility": list(self.visibility)} if self.visibility else row
 
     def brief(self) -> str:
         presence = "" if self.presence is None else f", presence {self.presence:.4f}"
@@ -54,14 +68,17 @@ class LandmarksTask(Task):
         geometries: Sequence[ImageGeometry | None] | None = None,
     ) -> list[Points]:
         raw = output(outputs, self.spec.tensor)
-        shape = (self.spec.points, self.spec.dimensions)
-        if raw.ndim < 2 or raw[:1].size != self.spec.points * self.spec.dimensions:
+        names = self.spec.value_columns
+        shape = (self.spec.points, len(names))
+        if raw.ndim < 2 or raw[:1].size != shape[0] * shape[1]:
             raise ModelError(
                 f"the network's output is {list(raw.shape)}, the Spec has {shape[0]} points of {shape[1]} values",
-                "Correct `output.points`, `output.dimensions` or `output.tensor` in the Spec.",
+                "Correct `output.points`, `output.dimensions`, `output.columns` or `output.tensor` in the Spec.",
             )
         require_finite(raw, "points")
-        points = raw.reshape(len(raw), *shape).astype(np.float64)
+        values = raw.reshape(len(raw), *shape)
+        points = values[..., [names.index(name) for name in names_of(names)]].astype(np.float64)
+        seen = self._visibility(values, names)
         presences = self._presences(outputs, len(raw))
         answers = []
         for index, (coordinates, presence) in enumerate(zip(points, presences, strict=True)):
@@ -69,8 +86,14 @@ class LandmarksTask(Task):
                 answers.append(Points((), presence))
             else:
                 in_picture = self._to_picture(coordinates, geometry_at(geometries, index))
-                answers.append(Points(tuple(tuple(point) for point in in_picture.tolist()), presence))
+                visibility = tuple(map(decimal, seen[index])) if seen is not None else ()
+                answers.append(Points(tuple(tuple(point) for point in in_picture.tolist()), presence, visibility))
         return answers
+
+    def _visibility(self, values: NDArray[Any], names: Sequence[str]) -> NDArray[np.float32] | None:
+        if "visibility" not in names:
+            return None
+        return activate(values[..., names.index("visibility")].astype(np.float32), self.spec.activation)
 
     def _presences(self, outputs: Outputs, count: int) -> list[float] | list[None]:
         if self.spec.presence is None:
@@ -83,7 +106,7 @@ class LandmarksTask(Task):
                 "Correct `output.presence` in the Spec.",
             )
         require_finite(values, "presences")
-        return [decimal(value) for value in values.reshape(-1).astype(np.float32)]
+        return [decimal(value) for value in activate(values.reshape(-1).astype(np.float32), self.spec.activation)]
 
     def _to_picture(self, points: NDArray[np.float64], geometry: ImageGeometry | None) -> NDArray[np.float64]:
         """Map points to the picture's pixels. z has the scale of x, as MediaPipe defines it."""
@@ -94,14 +117,14 @@ class LandmarksTask(Task):
             if self.spec.normalized
             else (1.0, 1.0, 1.0)
         )
-        scaled = points * size[: self.spec.dimensions]
+        scaled = points * size[: points.shape[-1]]
         return np.concatenate([geometry.points(scaled[:, :2]), scaled[:, 2:] * geometry.scale[0]], axis=1)
 
     def columns(self, outputs: Outputs) -> dict[str, NDArray[Any]]:
         columns: dict[str, NDArray[Any]] = {}
-        points, axes = output(outputs, self.spec.tensor), ("x", "y", "z")[: self.spec.dimensions]
+        points, axes = output(outputs, self.spec.tensor), _distinct(self.spec.value_columns)
         for name, values in outputs.items():
-            if values is points and values[:1].size == self.spec.points * self.spec.dimensions:
+            if values is points and values[:1].size == self.spec.points * len(axes):
                 columns |= along(values.reshape(len(values), self.spec.points, len(axes)), 2, name, axes)
             else:
                 columns[f"{name}, presence" if name == self.spec.presence else name] = values
@@ -109,6 +132,15 @@ class LandmarksTask(Task):
 
     def empty_row(self) -> dict[str, Any]:
         return {"points": None, "presence": None}
+
+
+def names_of(columns: Sequence[str]) -> tuple[str, ...]:
+    """Return which of a point's values are its position, in the order of x, y, z."""
+    return tuple(name for name in ("x", "y", "z") if name in columns)
+
+
+def _distinct(columns: Sequence[str]) -> tuple[str, ...]:
+    return tuple(f"column {index}" if name == "-" else name for index, name in enumerate(columns))
 
 
 DECODER = LandmarksTask

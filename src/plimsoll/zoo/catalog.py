@@ -105,8 +105,11 @@ class NpmSource(BaseModel):
 
     @property
     def file_name(self) -> str:
-        """The converted network's name in the cache."""
-        return f"{self.model.rpartition('/')[0].rpartition('/')[2]}.onnx"
+        """The converted network's name in the cache: the file's, or its folder's where every such file is called
+        alike."""
+        folder, _, name = self.model.rpartition("/")
+        stem = name.partition(".")[0]
+        return f"{folder.rpartition('/')[2] if stem == 'model' else stem}.onnx"
 
 
 class Card(BaseModel):

@@ -10,6 +10,6 @@ avatar   a puppet that does what a face does; `face`: what that is, from its poi
 from __future__ import annotations
 
 from plimsoll.inference.drawing.canvas import canvas_of
-from plimsoll.inference.drawing.overlay import draw
+from plimsoll.inference.drawing.overlay import draw, thumbnail
 
-__all__ = ["canvas_of", "draw"]
+__all__ = ["canvas_of", "draw", "thumbnail"]
