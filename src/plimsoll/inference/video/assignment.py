@@ -24,7 +24,11 @@ def pairs(gains: Floats, least: float) -> tuple[list[tuple[int, int]], list[int]
     rows, columns = gains.shape
     usable = np.where(gains >= least, gains, 0.0)
     matched: list[tuple[int, int]] = []
-    if usable.any():
+    best = usable.argmax(axis=1)
+    own = np.flatnonzero(usable[np.arange(rows), best])
+    if len({*best[own].tolist()}) == len(own):  # Nobody wants another's: there is no larger sum.
+        matched = list(zip(own.tolist(), best[own].tolist(), strict=True))
+    else:
         # Rows and columns that touch nothing would only make the matrix larger.
         some_rows, some_columns = np.flatnonzero(usable.any(axis=1)), np.flatnonzero(usable.any(axis=0))
         cost = -usable[np.ix_(some_rows, some_columns)]
