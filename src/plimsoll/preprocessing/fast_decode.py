@@ -124,13 +124,17 @@ def _decode_jpeg(data: bytes, step: Decode, order: str, scale_for: ScaleFor | No
         memory.budget().reserve(
             len(data) + _BYTES * rows * columns + (3 * height * width if header.process == _PROGRESSIVE else 0)
         )
+        grey = step.colour == "grey"
+        # NumPy asks the system for large pages: 45 instead of 56 ms for 12 megapixels.
+        buffer = np.empty((rows, columns, 1 if grey else 3), np.uint8)
         pixels: Array = simplejpeg.decode_jpeg(
             data,
-            "GRAY" if step.colour == "grey" else order,
+            "GRAY" if grey else order,
             fastdct=step.dct == "fast",
             fastupsample=step.upsampling == "plain",
             min_height=rows if scale > 1 else 0,
             min_width=columns if scale > 1 else 0,
+            buffer=buffer,
         )
     except ImageError:
         raise

@@ -37,11 +37,11 @@ from plimsoll.preprocessing.decode import (
     orientation,
     read,
     size_of,
-    translate_errors,
 )
 from plimsoll.preprocessing.decoded import DecodedPicture, decoded_pixels
 from plimsoll.preprocessing.formats import sniff
 from plimsoll.preprocessing.frames import frames
+from plimsoll.preprocessing.pillow_file import translate_errors
 from plimsoll.preprocessing.reference import padding, resized_size
 from plimsoll.spec import Input
 from plimsoll.spec.steps import Channels, Crop, Decode, ImageSpec, Jpeg, Resize, Step
@@ -207,6 +207,7 @@ class Preprocessor:
         preprocessing: Preprocessing = "reference",
         scaled_sides: tuple[int, int] | None = None,
     ) -> None:
+        memory.keep_pillow_blocks()
         self.spec = spec
         self.preprocessing = preprocessing
         self.scaled_sides = scaled_sides
