@@ -25,7 +25,8 @@ from plimsoll.errors import ImageError, InputError
 from plimsoll.inference.pictures import loaded_source, source
 from plimsoll.inference.predictor import Picture, Predictor, ResolvedModel
 from plimsoll.preprocessing import Preprocessor
-from plimsoll.preprocessing.decode import Pixels, as_array, translate_errors
+from plimsoll.preprocessing.decode import Pixels, as_array
+from plimsoll.preprocessing.pillow_file import translate_errors
 from plimsoll.spec import Spec
 from plimsoll.system import host, subprocesses
 

@@ -20,7 +20,8 @@ from plimsoll.bundle.bundle import Bundle
 from plimsoll.bundle.manifest import PICTURE_LIBRARIES, StepDigest
 from plimsoll.errors import ImageError
 from plimsoll.preprocessing import Preprocessor, libraries
-from plimsoll.preprocessing.decode import Pixels, Reduced, as_array, as_image, read, translate_errors
+from plimsoll.preprocessing.decode import Pixels, Reduced, as_array, as_image, read
+from plimsoll.preprocessing.pillow_file import translate_errors
 
 MEASUREMENT = "input steps"
 SAME_PIXELS = "the same pixels as where it was packed"

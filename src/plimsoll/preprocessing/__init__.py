@@ -8,7 +8,7 @@ frames         the frames of an animation, the pages of a TIFF
 jpeg_file      JPEG, marker by marker
 tiff_file      which TIFF is read as the picture it holds
 avif_file      AVIF whose coded size is not the stated one
-heif           HEIC through libheif
+pillow_file    opening a file with Pillow, and HEIC with libheif
 metadata       orientation and profile, whatever else a file says
 colour_profile from a profile's colours to sRGB
 reference      the steps in Pillow and NumPy: the truth

@@ -10,8 +10,6 @@ Between steps, pixels are Pillow's `Image` or a NumPy array, height x width x ch
 from __future__ import annotations
 
 import errno
-import io
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,10 +20,10 @@ from typing import Any
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image
 
-from plimsoll.errors import ImageError, PlimsollError
-from plimsoll.preprocessing import avif_file, heif, jpeg_file, memory, metadata, tiff_file
+from plimsoll.errors import ImageError
+from plimsoll.preprocessing import avif_file, jpeg_file, memory, metadata, pillow_file, tiff_file
 from plimsoll.preprocessing.colour_profile import to_srgb
 from plimsoll.preprocessing.formats import KINDS, recognise, sniff
 from plimsoll.spec.steps import Decode, ImageFormat
@@ -54,7 +52,6 @@ MAX_FILE_BYTES = 200_000_000
 """A file larger than this is not read; 50 megapixels uncompressed are 150 MB."""
 
 _TOO_LARGE = "Is it a picture? Store it smaller."
-_UNDECODABLE = "its data is damaged, or coded in a way that isn't read"
 _WEBP_HEADER = 30
 PILLOW_BYTES = 4
 """Pillow holds 4 bytes a pixel, of RGB too."""
@@ -110,10 +107,10 @@ def decode(data: bytes, step: Decode) -> Pixels:
 def opened(data: bytes, format_: ImageFormat, step: Decode, *, frames: bool = False) -> Iterator[Image.Image]:
     """Open a file whose format is known, without what isn't pixels, and check its size before anything is decoded."""
     with (
-        translate_errors(),
-        _accept_truncated(step.truncated == "fill"),
-        _accept_size(step.max_megapixels * 1e6),
-        _open(_pixels_only(data, format_, frames=frames), format_) as image,
+        pillow_file.translate_errors(),
+        pillow_file.accept_truncated(step.truncated == "fill"),
+        pillow_file.accept_size(step.max_megapixels * 1e6),
+        pillow_file.open_picture(_pixels_only(data, format_, frames=frames), format_) as image,
     ):
         check_size(*image.size, step)
         memory.budget().reserve(PILLOW_BYTES * image.width * image.height)
@@ -129,12 +126,6 @@ def _pixels_only(data: bytes, format_: ImageFormat, *, frames: bool = False) -> 
         end = jpeg_file.END_OF_IMAGE if jpeg_file.lacks_only_its_end(data, header) else b""
         return jpeg_file.without_metadata(data, header) + end
     return data
-
-
-def _open(data: bytes, format_: ImageFormat) -> Image.Image:
-    if format_ in {"heif", "tiff"}:
-        return heif.open_picture(data) if format_ == "heif" else tiff_file.open_picture(data)
-    return Image.open(io.BytesIO(data), formats=(format_.upper(),))
 
 
 def finished(image: Image.Image, data: bytes, format_: ImageFormat, step: Decode) -> Image.Image:
@@ -157,24 +148,6 @@ def converted(image: Image.Image, step: Decode, orientation: int, profile: bytes
     return _to_rgb_or_grey(image, step)
 
 
-@contextmanager
-def translate_errors() -> Iterator[None]:
-    """Turn whatever a decoder raises into an ImageError; hostile files make Pillow raise nearly every built-in
-    exception."""
-    try:
-        yield
-    except PlimsollError:
-        raise
-    except MemoryError as error:
-        raise ImageError("not enough memory to decode the picture") from error
-    except UnidentifiedImageError as error:  # whose text names an object in memory
-        raise ImageError("can't be decoded: it begins like a picture, but what follows is damaged") from error
-    except Exception as error:
-        text = str(error).partition("\n")[0] or type(error).__name__
-        text = _UNDECODABLE if text.startswith("decoder error") else text
-        raise ImageError(f"can't be decoded: {text}") from error
-
-
 def orientation(data: bytes, *, fill: bool = False) -> int:
     """Return the EXIF orientation that decoding with `exif_orientation` undoes, 1 to 8.
 
@@ -184,7 +157,11 @@ def orientation(data: bytes, *, fill: bool = False) -> int:
     format_ = sniff(data)
     if format_ != "avif":
         return metadata.orientation(data, format_) if format_ is not None else 1
-    with translate_errors(), _accept_truncated(fill), _open(data, format_) as image:
+    with (
+        pillow_file.translate_errors(),
+        pillow_file.accept_truncated(fill),
+        pillow_file.open_picture(data, format_) as image,
+    ):
         return _orientation(image, data, format_)
 
 
@@ -333,68 +310,3 @@ def _decode_jpeg_with_options(header: Image.Image, data: bytes, step: Decode) ->
         strict=step.truncated == "error",
     )
     return finished(as_image(array), data, "jpeg", step)
-
-
-class _ThreadFlag:
-    """A flag for each thread, in place of Pillow's global LOAD_TRUNCATED_IMAGES."""
-
-    def __init__(self, otherwise: bool) -> None:
-        self.otherwise = otherwise
-        self.here = threading.local()
-
-    def __bool__(self) -> bool:
-        return getattr(self.here, "value", self.otherwise)
-
-
-_install = threading.Lock()
-
-
-@contextmanager
-def _accept_truncated(fill: bool) -> Iterator[None]:
-    """Let Pillow return the readable part of a truncated file, in this thread only.
-
-    Pillow has one switch for the whole process. Spec by Spec, and beside other users of Pillow, that is too coarse:
-    so on first need the switch becomes a value that each thread answers for itself.
-    """
-    if not fill:
-        yield
-        return
-    with _install:
-        switch: Any = ImageFile.LOAD_TRUNCATED_IMAGES
-        if not isinstance(switch, _ThreadFlag):
-            switch = _ThreadFlag(switch)
-            ImageFile.LOAD_TRUNCATED_IMAGES = switch
-    switch.here.value = True
-    try:
-        yield
-    finally:
-        del switch.here.value
-
-
-class _ThreadLimit(int):
-    """A limit that is none in a thread that has set `here.lifted`, in place of Pillow's global MAX_IMAGE_PIXELS."""
-
-    here = threading.local()
-
-    def __rmul__(self, factor: int) -> _ThreadLimit:  # Pillow warns at the limit, and raises at twice as much.
-        return _ThreadLimit(factor * int(self))
-
-    def __lt__(self, pixels: int) -> bool:
-        return int(self) < pixels and not getattr(self.here, "lifted", False)
-
-
-@contextmanager
-def _accept_size(pixels: float) -> Iterator[None]:
-    """Let a limit that is larger than Pillow's own be the only one, in this thread."""
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is None or pixels <= int(limit):
-        yield
-        return
-    with _install:
-        if not isinstance(limit, _ThreadLimit):
-            Image.MAX_IMAGE_PIXELS = _ThreadLimit(limit)
-    _ThreadLimit.here.lifted = True
-    try:
-        yield
-    finally:
-        _ThreadLimit.here.lifted = False

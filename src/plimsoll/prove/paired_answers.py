@@ -21,7 +21,8 @@ from plimsoll.errors import PlimsollError
 from plimsoll.inference.predictor import ResolvedModel
 from plimsoll.metrics import RunningDeviation
 from plimsoll.preprocessing import ImageGeometry, Preprocessor
-from plimsoll.preprocessing.decode import Pixels, Reduced, as_array, orientation, read, size_of, translate_errors
+from plimsoll.preprocessing.decode import Pixels, Reduced, as_array, orientation, read, size_of
+from plimsoll.preprocessing.pillow_file import translate_errors
 from plimsoll.preprocessing.preprocessor import ImageSource, geometry_of
 from plimsoll.prove.comparison import Comparer
 from plimsoll.prove.outputs import OutputSums, Power, matching, not_finite
