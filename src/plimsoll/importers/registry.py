@@ -35,7 +35,9 @@ def _in_order(runtime: str = "") -> Iterator[ModelFormat]:
     files, and ONNX before the other runtimes are asked."""
     if runtime:
         yield from backends.get(runtime).formats
-    own = _own_formats()
+    onnx = importlib.import_module(f"{importers.__name__}.onnx").IMPORTER
+    yield onnx  # Most files are, and then no other importer is loaded.
+    own = [model_format for model_format in _own_formats() if model_format is not onnx]
     yield from (model_format for model_format in own if isinstance(model_format, Reader))
     yield from (model_format for name in backends.names() for model_format in backends.get(name).formats)
     yield from (model_format for model_format in own if not isinstance(model_format, Reader))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
@@ -33,9 +34,13 @@ Observer = Callable[[str, float], None]
 once."""
 
 _DEFAULT_BATCH = 8
+_ALONE_FIRST = 256
+"""So many pictures are answered one by one before a runtime with several streams is asked for a batch: it may compile
+for half a second for each new size, and a batch saves a millisecond a picture."""
+_WHILE_LOADING, _WHILE_LOADING_BYTES = 256, 64_000_000
+"""So many more pictures, whose tensors take at most so many bytes, are prepared while the runtime is being loaded."""
 _IDLE_S = 0.02
 """How long an incomplete batch waits for more pictures."""
-
 
 _SLOW_READ_S = 0.002
 _FIRST_FILES = 16
@@ -129,11 +134,16 @@ class Stream:
         self._threshold = threshold
         self._observe = observe
         self._runner = Future[Runner]()
-        self._room = threading.Semaphore(2 * cores * ((batch or _DEFAULT_BATCH) + 1))
+        self._early = _while_loading(predictor.spec)
+        """How many of the pictures under way are there because the runtime was being loaded."""
+        self._room = threading.Semaphore(2 * cores * ((batch or _DEFAULT_BATCH) + 1) + self._early)
         self._todo = queue.SimpleQueue[_Taken | None]()
         self._done = queue.SimpleQueue[_Answers | BaseException | None]()
         self._ready: deque[_Prepared] = deque()
         self._lock = threading.Lock()
+        self._first_batch: int | None = None
+        """The index of the picture that leads the first batch; other threads go on one by one until it is answered."""
+        self._in_batches = False
         self._threads: list[threading.Thread] = []
         self._read_times = _ReadTimes()
         self._stop = False
@@ -151,7 +161,10 @@ class Stream:
                 self._start_workers()
             self._runner.set_result(runner)
             for prediction in self._in_order():
-                self._room.release()
+                if self._early:
+                    self._early -= 1
+                else:
+                    self._room.release()
                 yield prediction
         finally:
             self._stop = True
@@ -282,22 +295,36 @@ class Stream:
         if not self._runner.done():
             return []
         runner = self._runner.result()
-        size = self._batch or (runner.stream_batch if runner.streams > 1 else _DEFAULT_BATCH)
-        size = size if runner.batches else 1
         with self._lock:
+            size = self._size(runner, len(self._ready), rest=rest)
             if len(self._ready) < (1 if rest else size):
                 return []
             shape = self._ready[0].tensor.shape
             batch = [self._ready.popleft()]
             while self._ready and len(batch) < size and self._ready[0].tensor.shape == shape:
                 batch.append(self._ready.popleft())
+            if len(batch) > 1 and self._first_batch is None:
+                self._first_batch = batch[0].index
             return batch
+
+    def _size(self, runner: Runner, ready: int, *, rest: bool) -> int:
+        """Return how many pictures the next call should hold."""
+        if not runner.batches:
+            return 1
+        if self._batch or runner.streams == 1:
+            return self._batch or _DEFAULT_BATCH
+        size = runner.stream_batch
+        waits_for_first = self._first_batch is not None and not self._in_batches
+        if waits_for_first or runner.timing.items < _ALONE_FIRST or (rest and ready < size):
+            return 1
+        return size
 
     def _answer(self, batch: Sequence[_Prepared]) -> None:
         if batch:
             started = time.perf_counter()
             self._report(queue=sum(started - item.since for item in batch))
             answers = self._infer(batch)
+            self._in_batches = self._in_batches or batch[0].index == self._first_batch
             self._done.put(
                 {item.index: _prediction(item.name, answer) for item, answer in zip(batch, answers, strict=True)}
             )
@@ -321,6 +348,14 @@ class Stream:
         if self._observe is not None:
             for stage, seconds in stages.items():
                 self._observe(stage, seconds)
+
+
+def _while_loading(spec: Spec) -> int:
+    shape = spec.input.shape
+    if None in shape:
+        return 0
+    size = math.prod(side or 1 for side in shape) * np.dtype(spec.input.dtype).itemsize
+    return min(_WHILE_LOADING, _WHILE_LOADING_BYTES // max(1, size))
 
 
 def _prediction(name: str, answer: Answer | str) -> Prediction:

@@ -78,6 +78,20 @@ assert ("openvino_telemetry" in sys.modules) == {bool(preloaded)}
     assert list(home.rglob("*")) == []
 
 
+def test_openvino_is_imported_without_its_converter_which_is_found_when_it_is_asked_for() -> None:
+    code = """
+import sys
+from plimsoll.backends.openvino import backend
+openvino = backend._import()
+assert "openvino.tools.ovc" not in sys.modules
+sys.modules["openvino_telemetry"] = None
+assert callable(openvino.convert_model)
+assert not hasattr(openvino, "nothing")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_what_is_not_installed_is_reported_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     assert all("pip install 'plimsoll-line[openvino]'" in offer.missing for offer in backend.BACKEND.targets())

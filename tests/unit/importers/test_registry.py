@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,6 +38,19 @@ def touch(folder: Path, *names: str) -> Path:
 )
 def test_a_path_means_a_kind(tmp_path: Path, there: list[str], given: str, kind: str) -> None:
     assert importers.format_of(touch(tmp_path, *there) / given).name == kind
+
+
+def test_an_onnx_file_loads_no_other_importer(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from plimsoll import importers\n"
+        "assert importers.format_of(Path('m.onnx')).name == 'onnx'\n"
+        "print([name for name in sys.modules if name.startswith('plimsoll.importers.')])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=touch(tmp_path, "m.onnx"), capture_output=True, text=True, check=True
+    )
+    assert "onnx" in done.stdout
+    assert not {"tfjs", "torch", "tensorflow", "caffe"} & set(re.findall(r"\w+", done.stdout))
 
 
 @pytest.mark.parametrize(

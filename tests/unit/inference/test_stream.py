@@ -49,6 +49,31 @@ def test_batches_are_filled_across_threads(tmp_path: Path, monkeypatch: pytest.M
     assert predictor.session.calls <= 8, "20 pictures in 4 threads are four batches of 5, or some more at the end"
 
 
+def test_a_runtime_that_compiles_each_size_is_asked_for_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures go one by one at first, then in full batches, and the rest one by one again."""
+    monkeypatch.setattr("plimsoll.inference.stream._ALONE_FIRST", 6)
+    monkeypatch.setattr("plimsoll.inference.stream._IDLE_S", 60.0)
+    sizes = list[int]()
+    with slow(tmp_path, cores=2) as predictor:
+        runner = predictor.runner("throughput")
+        runner.stream_batch = 4
+        infer = runner.infer
+
+        def counted(batch: NDArray[Any]) -> Tensors:
+            sizes.append(len(batch))
+            return infer(batch)
+
+        monkeypatch.setattr(runner, "infer", counted)
+        assert all(row.answer is not None for row in predictor.predict_many(pictures(tmp_path, 5) * 8))
+        first = sizes.index(4)
+        assert sum(sizes) == 40
+        assert set(sizes) == {1, 4}
+        assert first >= 6
+        sizes.clear()
+        assert sum(1 for _ in predictor.predict_many(pictures(tmp_path, 5))) == 5
+        assert sorted(sizes) == [1, 4], "what was compiled once needs no run-up in the next stream"
+
+
 def test_a_failed_batch_is_tried_picture_by_picture(tmp_path: Path) -> None:
     with slow(tmp_path, cores=1, failing=frozenset({0, 2})) as predictor:
         actual = list(predictor.predict_many(pictures(tmp_path, 4), batch=4))
@@ -94,7 +119,8 @@ def test_a_runtime_that_can_not_be_loaded_ends_the_stream(tmp_path: Path) -> Non
     assert not threads()
 
 
-def test_what_is_under_way_is_bounded_and_a_stream_can_be_left(tmp_path: Path) -> None:
+def test_what_is_under_way_is_bounded_and_a_stream_can_be_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plimsoll.inference.stream._WHILE_LOADING", 7)
     taken = 0
 
     def endless() -> Iterator[str]:
@@ -108,7 +134,7 @@ def test_what_is_under_way_is_bounded_and_a_stream_can_be_left(tmp_path: Path) -
         for _ in range(5):
             next(stream)
         time.sleep(0.3)
-        assert taken <= 5 + 2 * 2 * 9 + 1
+        assert taken <= 7 + 2 * 2 * 9 + 1, "five answers used up the room that there was while the runtime was loaded"
         stream.close()  # type: ignore[attr-defined]  # a generator
     assert not threads()
 
@@ -144,6 +170,25 @@ def test_pictures_are_prepared_while_the_runtime_is_loaded(tmp_path: Path) -> No
         actual = list(predictor.predict_many(pictures(tmp_path), observe=lambda stage, _: seen.update([stage])))
     assert all(prediction.answer is not None for prediction in actual)
     assert seen["read"] == seen["prepare"] == seen["inference"] == seen["output"] == 3
+
+
+def test_what_is_prepared_meanwhile_is_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = Counter[str]()
+
+    class Late(SlowPredictor):
+        def runner(self, objective: Objective) -> Runner:
+            until(lambda: seen["prepare"] == 36 + 10, "what there is room for")
+            time.sleep(0.2)
+            assert seen["prepare"] == 36 + 10
+            return super().runner(objective)
+
+    with slow(tmp_path, cores=2) as predictor:
+        predictor.__class__ = Late
+        size = 4 * 3 * 5 * 6
+        monkeypatch.setattr("plimsoll.inference.stream._WHILE_LOADING_BYTES", 10 * size + size // 2)
+        listed = pictures(tmp_path, 5) * 20
+        answered = predictor.predict_many(listed, observe=lambda stage, _: seen.update([stage]))
+        assert [row.path for row in answered] == listed
 
 
 def test_a_session_with_fewer_streams_than_cores_leaves_the_cores_to_others(

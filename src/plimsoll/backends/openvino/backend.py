@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import threading
 from pathlib import Path
@@ -163,27 +164,38 @@ def _lacking(precision: str) -> str:
 
 
 _importing = threading.Lock()
+_NOT_IMPORTED = ("openvino_telemetry", "openvino.tools.ovc")
 
 
 def _import() -> ModuleType:
-    """Import OpenVINO without its telemetry.
+    """Import OpenVINO without its telemetry and without its converter.
 
     Where the package openvino-telemetry is there, as pip installs it, `import openvino` reports the import to Google
     Analytics and writes files below the home folder, unless the user opted out. Where it isn't, OpenVINO uses a stub
-    that does nothing: so it isn't there while OpenVINO is being imported.
+    that does nothing: so it isn't there while OpenVINO is being imported. The converter takes half of the import's
+    time; `openvino.convert_model` still finds it.
     """
-    telemetry = "openvino_telemetry"
     with _importing:
         if "openvino" in sys.modules:
             return require("openvino", _INSTALL)
-        loaded = sys.modules.get(telemetry)
-        sys.modules[telemetry] = None  # type: ignore[assignment]  # that is how Python marks a module that can't be imported
+        loaded = {name: sys.modules.get(name) for name in _NOT_IMPORTED}
+        for name in _NOT_IMPORTED:
+            sys.modules[name] = None  # type: ignore[assignment]  # that is how Python marks a module that can't be imported
         try:
-            return require("openvino", _INSTALL)
+            openvino = require("openvino", _INSTALL)
         finally:
-            del sys.modules[telemetry]
-            if loaded is not None:
-                sys.modules[telemetry] = loaded
+            for name, module in loaded.items():
+                del sys.modules[name]
+                if module is not None:
+                    sys.modules[name] = module
+        openvino.__getattr__ = _converter  # type: ignore[method-assign]
+        return openvino
+
+
+def _converter(name: str) -> Any:
+    if name != "convert_model":
+        raise AttributeError(f"module 'openvino' has no attribute {name!r}")
+    return importlib.import_module("openvino.tools.ovc").convert_model
 
 
 def _settings(target: Target, chosen: OpenVinoOptions, plan: ThreadPlan) -> dict[str, Any]:
