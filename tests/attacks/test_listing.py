@@ -240,8 +240,11 @@ def test_paths_that_lead_nowhere_are_rows_beside_good_ones(
     assert (bad.path, bad.answer) == (path, None)
     assert bad.error
     if path:
+        assert list_images([good, path]) == [good]
         with pytest.raises(InputError):
-            list_images([good, path])
+            list_images([path, path])
+        with pytest.raises(InputError):
+            list_images([good, path], all_needed=True)
 
 
 def test_the_order_stays_whatever_the_file_system_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,17 @@ def test_a_table_for_tensorrt_and_back(plimsoll: Run, tmp_path: Path, few: Path)
     assert read.ranges["input:0"][1] == pytest.approx(151, abs=1)
 
 
+def test_a_damaged_picture_and_a_missing_one_are_left_out(plimsoll: Run, tmp_path: Path, few: Path) -> None:
+    damaged = few / "damaged.jpg"
+    damaged.write_bytes(next(few.iterdir()).read_bytes()[:3000])
+    out = tmp_path / "table"
+    done = plimsoll("calibrate", "open_nsfw", "--images", few, "--images", tmp_path / "gone.jpg", "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert "72 tensors from 4 pictures" in done.stdout
+    for name in ("damaged.jpg", "gone.jpg"):
+        assert f"{name}: " in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

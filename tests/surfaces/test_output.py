@@ -251,6 +251,8 @@ def test_a_full_disk_is_an_error_in_words(net: list[str], folder: Path, command:
     assert done.returncode == 2, done.stderr
     assert b"No space left on device" in done.stderr
     assert b"bug in Plimsoll" not in done.stderr
+    if command[0] == "predict":
+        assert b"no prediction was kept" in done.stderr
 
 
 @pytest.mark.parametrize("ending", ENDINGS)

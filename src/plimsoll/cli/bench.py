@@ -113,17 +113,18 @@ def bench(  # noqa: PLR0913 - each parameter is an option of the command
     exceeded.
     """
     from plimsoll.errors import InputError
-    from plimsoll.inference.images import list_images
+    from plimsoll.inference.images import check_exist, list_images
 
     if rate is not None and scenario != "server":
         raise InputError(f"--rate goes with --scenario server, not with {scenario}")
     settings = _Settings(_SCENARIOS[scenario], time, min_count, rate, latency_bound, json_)
-    photos = list_images(images)
+    check_exist(images)
     with ExitStack() as stack:
         systems: list[SystemUnderTest] = []
         for text in (model, *(vs or [])):
             names = {system.name for system in systems}
             systems.append(_system(stack, text, preprocessing, target, spec, names))
+        photos = list_images(images, formats=systems[0].predictor.spec.input.decode.formats)
         if settings.scenario == "server" and rate is None:
             _search_rates(systems, photos, settings)
         else:

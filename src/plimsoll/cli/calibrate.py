@@ -90,17 +90,24 @@ def _calibrated(
     import numpy as np
 
     from plimsoll import quantize
-    from plimsoll.errors import ImageError
+    from plimsoll.errors import ImageError, InputError
+    from plimsoll.inference.images import warn_left_out
     from plimsoll.preprocessing import Preprocessor
 
     preprocessor = Preprocessor(opened.model.require_spec().input, opened.preprocessing, opened.scaled_sides)
 
-    def tensor(picture: str) -> Any:
-        try:
-            return preprocessor(Path(picture))[np.newaxis]
-        except ImageError as error:
-            raise ImageError(f"{picture}: {error.message}", error.hint) from error
+    reasons = list[str]()
 
-    batches: Iterator[Any] = map(tensor, pictures)
-    first = next(batches)
+    def tensors() -> Iterator[Any]:
+        for picture in pictures:
+            try:
+                yield preprocessor(Path(picture))[np.newaxis]
+            except ImageError as error:
+                reasons.append(f"{picture}: {error.message}")
+                warn_left_out(picture, error.message)
+
+    batches = tensors()
+    first = next(batches, None)
+    if first is None:
+        raise InputError(f"no picture can be read; the first: {reasons[0]}")
     return quantize.calibrate(opened.model, chain([first], batches), method, parameter=parameter), first

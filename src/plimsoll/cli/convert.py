@@ -40,7 +40,7 @@ def convert(  # noqa: PLR0913 - each parameter is an option of the command
     from plimsoll import backends
     from plimsoll.bundle import check_destination
     from plimsoll.bundle.packing import pack
-    from plimsoll.inference.images import list_images
+    from plimsoll.inference.images import check_exist, list_images
     from plimsoll.inference.predictor import open_model
     from plimsoll.report.trial import Candidate
     from plimsoll.ship.job_runner import convert as build
@@ -48,10 +48,13 @@ def convert(  # noqa: PLR0913 - each parameter is an option of the command
 
     check_destination(out, overwrite=force)
     backends.for_target(target)  # refuses a target that this machine can't build for before any work is done
-    pictures = list_images(images, max_images) if images else []
+    if images:
+        check_exist(images)
     with tempfile.TemporaryDirectory(prefix="plimsoll-convert-") as name:
         folder = Path(name)
         with open_model(model, spec, preprocessing=preprocessing, import_folder=folder / "import") as opened:
+            formats = opened.model.require_spec().input.decode.formats
+            pictures = list_images(images, max_images, formats) if images else []
             candidate = Candidate(opened.preprocessing, folded, target, calibrator_for(target, calibrator))
             built = build(opened.model, candidate, pictures, folder, calibration)
             if backends.get(target.runtime).in_browser:

@@ -11,6 +11,7 @@ import typer
 from plimsoll.cli import options
 
 if TYPE_CHECKING:
+    from plimsoll.core.model import Model
     from plimsoll.inference.predictor import ResolvedModel
 
 
@@ -55,7 +56,7 @@ def pack(  # noqa: PLR0913 - each parameter is an option of the command
                 out,
                 preprocessing=opened.preprocessing,
                 scaled_sides=opened.scaled_sides,
-                images=_golden(images) if images else [],
+                images=_golden(images, opened.model) if images else [],
                 origin=opened.origin,
                 force=force,
             )
@@ -75,13 +76,14 @@ def _pack_for_triton(opened: ResolvedModel, out: Path, settings: dict[str, str],
     )
 
 
-def _golden(paths: list[str]) -> list[Path]:
+def _golden(paths: list[str], model: Model) -> list[Path]:
     """Return the golden pictures: those named one by one, or at most as many of a folder as a bundle holds."""
     from plimsoll.bundle.golden import MAX_PICTURES
     from plimsoll.inference.images import list_images
 
-    pictures = list_images(paths)
+    formats = model.require_spec().input.decode.formats
+    pictures = list_images(paths, formats=formats, all_needed=True)
     if len(pictures) > MAX_PICTURES and len(paths) != len(pictures):
         logging.getLogger("plimsoll").info("%d of the %s pictures become golden", MAX_PICTURES, f"{len(pictures):,}")
-        pictures = list_images(paths, MAX_PICTURES)
+        pictures = list_images(paths, MAX_PICTURES, formats)
     return [Path(picture) for picture in pictures]

@@ -163,25 +163,33 @@ def _write_all(predictions: Any, writer: Writer, progress: Progress, tally: _Tal
     """Write every row. After a signal or a failure, keep the rows so far and say how many they are."""
     from plimsoll.cli.streams import uninterrupted
 
+    in_writing = 0
     try:
         for prediction in predictions:
             with uninterrupted():
                 tally.done += 1
+                in_writing = 1
                 writer.write(prediction)
+                in_writing = 0
                 tally.failed += prediction.error is not None
             progress.advance()
     except KeyboardInterrupt as error:
         predictions.close()
         progress.close()
-        typer.echo(f"interrupted: the predictions of {tally.done:,} pictures were kept", err=True)
+        typer.echo(f"interrupted: {_stored_in_words(tally.done)}", err=True)
         raise typer.Exit(getattr(error, "exit_code", 130)) from None
     except PlimsollError as error:
-        kept_rows = tally.done - writer.unsaved
         raise type(error)(
-            f"{error.message}; the predictions of {kept_rows:,} pictures were kept", error.hint
+            f"{error.message}; {_stored_in_words(tally.done - max(in_writing, writer.unsaved))}", error.hint
         ) from error
     finally:
         progress.close()
+
+
+def _stored_in_words(count: int) -> str:
+    if count == 1:
+        return "the prediction of 1 picture was kept"
+    return f"the predictions of {count:,} pictures were kept" if count else "no prediction was kept"
 
 
 def _end(tally: _Tally, paths: list[str], left_out: LeftOut, seconds: float) -> None:

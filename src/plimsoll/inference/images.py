@@ -49,17 +49,22 @@ def find_images(
         walk.left_out.log()
 
 
-def list_images(paths: Sequence[str], limit: int | None = None, formats: Iterable[ImageFormat] = ()) -> list[str]:
-    """Return the pictures that `paths` refer to, at most `limit` of them, evenly spread; raises InputError for none,
-    and for a missing path. A folder that can't be listed is left out, with a warning."""
-    check_exist(paths)
+def list_images(
+    paths: Sequence[str], limit: int | None = None, formats: Iterable[ImageFormat] = (), *, all_needed: bool = False
+) -> list[str]:
+    """Return the pictures that `paths` refer to, at most `limit` of them, evenly spread. What is missing, or can't be
+    listed, is left out with a warning; raises InputError if that leaves none, or with `all_needed` for any missing
+    path."""
+    check_exist(paths, all_needed=all_needed)
     left_out = LeftOut()
     listed = []
     for path in find_images(paths, formats, left_out=left_out):
         if isinstance(path, UnreadablePath):
-            logging.getLogger("plimsoll").warning("left out: %s: %s", path, path.reason)
-        else:
+            warn_left_out(path, path.reason)
+        elif os.path.lexists(path):
             listed.append(path)
+        else:
+            warn_left_out(path, "no such file or folder")
     if not listed:
         raise no_pictures(paths, left_out)
     left_out.log()
@@ -68,20 +73,32 @@ def list_images(paths: Sequence[str], limit: int | None = None, formats: Iterabl
     return [listed[index * len(listed) // limit] for index in range(limit)]
 
 
-def check_exist(paths: Iterable[str]) -> None:
-    """Raise InputError if a path is neither a file, a folder, a pattern nor `-`, or if a pattern matches nothing."""
-    for path in paths:
-        if path == "-" or os.path.lexists(path):
-            continue
-        if not glob.has_magic(path):
-            raise InputError(
-                f"'{printable(path)}': no such file or folder",
-                "Pictures are given as files, folders or patterns.",
-            )
-        matches = Walk(LeftOut()).pattern(path)
-        first = next(matches)
-        if isinstance(first, UnreadablePath) and all(isinstance(match, UnreadablePath) for match in matches):
-            raise InputError(f"'{printable(path)}': {first.reason}")
+def warn_left_out(path: str, reason: str) -> None:
+    """Warn of a picture that a command without rows goes on without."""
+    logging.getLogger("plimsoll").warning("left out: %s: %s", path, reason)
+
+
+def check_exist(paths: Sequence[str], *, all_needed: bool = False) -> None:
+    """Raise InputError if no path is a file, a folder, `-`, or a pattern that matches something; with `all_needed` if
+    any is none of these."""
+    errors = [error for path in paths if (error := _missing(path)) is not None]
+    if errors and (all_needed or len(errors) == len(paths)):
+        raise errors[0]
+
+
+def _missing(path: str) -> InputError | None:
+    if path == "-" or os.path.lexists(path):
+        return None
+    if not glob.has_magic(path):
+        return InputError(
+            f"'{printable(path)}': no such file or folder",
+            "Pictures are given as files, folders or patterns.",
+        )
+    matches = Walk(LeftOut()).pattern(path)
+    first = next(matches)
+    if isinstance(first, UnreadablePath) and all(isinstance(match, UnreadablePath) for match in matches):
+        return InputError(f"'{printable(path)}': {first.reason}")
+    return None
 
 
 def no_pictures(paths: Sequence[str], left_out: LeftOut) -> InputError:
