@@ -102,8 +102,11 @@ def compare(name: str, listing: Path, count: int, bundle: Path | None, rounds: i
         for command, line in commands.items():
             runs[command].append(run(line, listing, folder / "answers.jsonl"))
     print(f"\n{name}: {count} files, {rounds} rounds, whole commands\n")
-    print("| | pictures/s | of the plain loop: median (least … most) | peak MB | score difference: mean | largest |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    print(
+        "| | pictures/s | of the plain loop: median (least … most) | processor ms a picture | peak MB |"
+        " score difference: mean | largest |"
+    )
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     for command, mine in runs.items():
         ratios = sorted(plain.seconds / own.seconds for plain, own in zip(runs["plain loop"], mine, strict=True))
         apart = [
@@ -113,6 +116,7 @@ def compare(name: str, listing: Path, count: int, bundle: Path | None, rounds: i
         rate = count / statistics.median(measured.seconds for measured in mine)
         print(
             f"| {command} | {rate:.1f} | {statistics.median(ratios):.2f} ({ratios[0]:.2f} … {ratios[-1]:.2f}) |"
+            f" {1e3 * min(measured.processor_seconds for measured in mine) / count:.1f} |"
             f" {max(measured.peak_mb for measured in mine):.0f} | {statistics.fmean(apart):.4f} | {max(apart):.3f} |",
             flush=True,
         )

@@ -34,6 +34,7 @@ class Run:
     """One finished command."""
 
     seconds: float
+    processor_seconds: float
     peak_mb: float
     rows: list[dict[str, object]]
 
@@ -49,7 +50,10 @@ def run(command: list[str], listed: Path, out: Path) -> Run:
     if process.returncode != 0:
         sys.exit(f"failed with exit code {process.returncode}: {' '.join(command)}")
     scale = 1e6 if sys.platform == "darwin" else 1e3  # ru_maxrss is in bytes there, in kilobytes elsewhere
-    return Run(seconds, usage.ru_maxrss / scale, [json.loads(line) for line in out.read_text().splitlines()])
+    processor_seconds = usage.ru_utime + usage.ru_stime
+    return Run(
+        seconds, processor_seconds, usage.ru_maxrss / scale, [json.loads(line) for line in out.read_text().splitlines()]
+    )
 
 
 def listing(photos: list[Path], count: int, folder: Path) -> Path:

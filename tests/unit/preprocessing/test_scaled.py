@@ -58,9 +58,11 @@ def difference(data: bytes, first: Preprocessor, second: Preprocessor) -> Array:
 @pytest.mark.parametrize("size", [*SIZES, (SIDE * 2, SIDE * 2), (SIDE * 65, SIDE * 65)], ids=str)
 @pytest.mark.parametrize("format_", ["JPEG", "PNG", "BMP"])
 def test_nothing_rounds_to_one_side(size: tuple[int, int], format_: str, preprocessing: Preprocessing) -> None:
-    """Pillow itself rounds halves up, which shows at a reduction by exactly 2: an eighth of a level in two passes."""
+    """Pillow itself rounds halves up, which shows at a reduction by exactly 2: an eighth of a level in two passes; so
+    does OpenCV before 5 where each sample lies in the middle of four pixels."""
     data = saved(detailed(*size), format_)
-    allowed = 0.15 if size[0] == SIDE * 2 else 0.06
+    whole = size[0] % SIDE == size[1] % SIDE == 0
+    allowed = 0.15 if size[0] == SIDE * 2 or (whole and int(fast_decode.opencv().__version__[0]) < 5) else 0.06
     assert abs(difference(data, preprocessor(preprocessing), preprocessor("reference")).mean()) < allowed
 
 
