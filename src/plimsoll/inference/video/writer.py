@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
+import time as clock
 from abc import ABC, abstractmethod
 from fractions import Fraction
 from pathlib import Path
@@ -21,6 +21,7 @@ PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 CLIPS = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".flv"})
 _STREAMS = {"rtmp": "flv", "rtmps": "flv", "srt": "mpegts", "udp": "mpegts", "tcp": "mpegts", "rtsp": "rtsp"}
 _TICKS = 90_000
+_LONGEST_WAIT_S = 2.0
 _QUALITY = 90
 _ENCODERS = ("libx264", "h264_videotoolbox", "libopenh264", "mpeg4")
 
@@ -121,14 +122,21 @@ class ClipSink(Sink):
         self._last = -1
         self._offset = 0.0
         self._clip: str | None = None
+        self._begun = 0.0
 
     def write(self, name: str, frame: Frame, time: float | None) -> None:
-        """Encode a frame; a picture is shown for a frame's time, and one clip follows another."""
+        """Encode a frame; a picture is shown for a frame's time, and one clip follows another.
+
+        A stream is sent no faster than it plays: a receiver has little room for more.
+        """
         errors = self._av.error
         try:
             if self._container is None:
                 self._open(frame.shape[1], frame.shape[0])
-            self._mux(self._encoded(name, frame, time))
+            encoded = self._encoded(name, frame, time)
+            if self._live:
+                self._wait(self._last / _TICKS)
+            self._mux(encoded)
         except (errors.FFmpegError, OSError, ValueError) as error:
             raise InputError(f"can't write {self._target}: {getattr(error, 'strerror', None) or error}") from error
 
@@ -176,6 +184,13 @@ class ClipSink(Sink):
         self._last = max(round((self._offset + (time or 0.0)) * _TICKS), self._last + 1)
         video.pts, video.time_base = self._last, Fraction(1, _TICKS)
         return video
+
+    def _wait(self, at: float) -> None:
+        now = clock.monotonic()
+        self._begun = self._begun or now - at
+        ahead = self._begun + at - now
+        if ahead > 0:
+            clock.sleep(min(ahead, _LONGEST_WAIT_S))
 
     def _mux(self, frame: Any) -> None:
         for packet in self._stream.encode(frame):
@@ -225,7 +240,7 @@ class WindowSink(Sink):
             raise KeyboardInterrupt
 
     def _wait_ms(self, at: float | None) -> int:
-        now = time.monotonic()
+        now = clock.monotonic()
         if at is None:
             return 1_000
         self._begun = now - at if self._begun is None or at == 0 else self._begun
