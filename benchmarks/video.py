@@ -101,8 +101,8 @@ def plain_boxes(outputs: list[Any]) -> int:
         corners.append(np.concatenate([centre - sides[:, :2], centre + sides[:, 2:]], axis=1))
         scores.append(classes)
     boxes, best = np.concatenate(corners), np.concatenate(scores)
-    kept = best.max(axis=1) >= CONFIDENCE
-    boxes, best = boxes[kept], best[kept]
+    strong = best.max(axis=1) >= CONFIDENCE
+    boxes, best = boxes[strong], best[strong]
     sizes = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
     labels = best.argmax(axis=1)
     return len(cv2.dnn.NMSBoxesBatched(sizes.tolist(), best.max(axis=1).tolist(), labels.tolist(), CONFIDENCE, IOU))
@@ -209,13 +209,13 @@ def crossings(options: argparse.Namespace) -> None:
             answer = tracker.update(frame, index / drawn.RATE)
             ours_.append({number: box.box for box in answer.boxes if (number := number_of(box)) is not None})
         lines = "\n".join(json.dumps([[*box.box, box.score] for box in frame.boxes]) for frame in seen)
-        done = asked(options.peer, PEER, lines, str(drawn.CONFIDENCE), str(drawn.RATE))
+        done = answer_of(options.peer, PEER, lines, str(drawn.CONFIDENCE), str(drawn.RATE))
         theirs = [dict(zip(*frame, strict=True)) for frame in zip(done["ids"], done["boxes"], strict=True)]
         for name, each in (("ours", ours_), ("trackers", theirs)):
-            print(f"seed {seed}, {name}: {asked(options.peer, JUDGE, json.dumps([truth, each], default=float))}")
+            print(f"seed {seed}, {name}: {answer_of(options.peer, JUDGE, json.dumps([truth, each], default=float))}")
 
 
-def asked(python: str, program: str, text: str, *arguments: str) -> Any:
+def answer_of(python: str, program: str, text: str, *arguments: str) -> Any:
     """Run a program in another environment, and return what it prints."""
     command = [python, "-c", program, *arguments]
     return json.loads(subprocess.run(command, input=text, check=True, capture_output=True, text=True).stdout)
@@ -253,7 +253,7 @@ def tracks(options: argparse.Namespace) -> None:
     if options.peer:
         lines = "\n".join(json.dumps([[*box["box"], box["score"]] for box in boxes]) for boxes in people)
         rate = (len(rows) - 1) / (rows[-1]["time"] - rows[0]["time"])
-        done = asked(options.peer, PEER, lines, str(CONFIDENCE), str(rate))
+        done = answer_of(options.peer, PEER, lines, str(CONFIDENCE), str(rate))
         report("trackers", done["ids"], done["seconds"])
 
 
