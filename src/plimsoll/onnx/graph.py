@@ -138,14 +138,14 @@ class Graph:
         return name
 
     def replace_nodes(self, nodes: list[NodeProto]) -> None:
-        """Replace all nodes by these, in this order; drop constants that are no longer read."""
+        """Replace all nodes by these, in this order; drop constants that are no longer read, by subgraphs neither."""
         from onnx import NodeProto
 
         copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
         graph = self.proto.graph
         del graph.node[:]
         graph.node.extend(copies)
-        read = {name for node in copies for name in node.input} | set(self.outputs)
+        read = {name for node in onnx_load.messages(graph, "NodeProto") for name in node.input} | set(self.outputs)
         used = [tensor.SerializeToString() for tensor in graph.initializer if tensor.name in read]
         del graph.initializer[:]
         for data in used:

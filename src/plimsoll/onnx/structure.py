@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from plimsoll.onnx import load
-from plimsoll.onnx.graph import array, attribute, unique
+from plimsoll.onnx.graph import array, attribute, open_in_runtime, unique
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto
@@ -242,6 +242,56 @@ def rename(node: NodeProto, names: Mapping[str, str]) -> None:
             rename(inner, outer)
         for value in graph.output:
             value.name = outer.get(value.name, value.name)
+
+
+def has_untyped_outputs(proto: ModelProto) -> bool:
+    """Tell whether an output's type is left open: runtimes infer it, and ONNX wants it written."""
+    return any(value.type.WhichOneof("value") is None for value in proto.graph.output)
+
+
+def type_outputs(proto: ModelProto) -> None:
+    """Write the types of outputs that have none, as ONNX Runtime infers them: it knows operators of its own, too."""
+    from onnx import TensorProto, helper
+
+    types = dict(TensorProto.DataType.items())
+    session = open_in_runtime(proto.SerializeToString(), "DISABLE_ALL")
+    for value, known in zip(proto.graph.output, session.get_outputs(), strict=True):
+        element = known.type.removeprefix("tensor(").removesuffix(")").upper()
+        if value.type.WhichOneof("value") is None and element in types:
+            value.CopyFrom(helper.make_tensor_value_info(value.name, types[element], known.shape))
+
+
+def is_group_norm(node: NodeProto) -> bool:
+    """Tell whether a node is a GroupNormalization of opset 18, which has a scale for each group. ONNX has withdrawn it
+    for that of opset 21, which has one for each channel."""
+    return node.op_type == "GroupNormalization" and node.domain in load.DEFAULT_DOMAINS
+
+
+def write_out_group_norms(graph: GraphProto) -> None:
+    """Write each GroupNormalization of opset 18 as it is defined: an InstanceNormalization over groups."""
+    from onnx import helper, numpy_helper
+
+    taken = {name for node in graph.node for name in (*node.input, *node.output)}
+    nodes: list[NodeProto] = []
+    for node in graph.node:
+        if not is_group_norm(node):
+            nodes.append(node)
+            continue
+        sizes, groups, apart, normed = (
+            unique(taken, f"{node.output[0]}/{part}") for part in ("sizes", "groups", "apart", "normed")
+        )
+        graph.initializer.append(
+            numpy_helper.from_array(np.array([0, attribute(node, "num_groups"), -1], np.int64), groups)
+        )
+        nodes += [
+            helper.make_node("Shape", [node.input[0]], [sizes], name=sizes),
+            helper.make_node("Reshape", [node.input[0], groups], [apart], name=apart),
+            helper.make_node(
+                "InstanceNormalization", [apart, *node.input[1:]], [normed], epsilon=attribute(node, "epsilon", 1e-5)
+            ),
+            helper.make_node("Reshape", [normed, sizes], [node.output[0]], name=node.name),
+        ]
+    replace_nodes(graph, nodes)
 
 
 def forget_shapes(proto: ModelProto) -> None:

@@ -93,3 +93,11 @@ def test_nodes_are_put_after_what_they_read() -> None:
     proto = network([helper.make_node("Neg", ["a"], ["y"]), helper.make_node("Relu", ["x"], ["a"])])
     sort(proto.graph)
     assert [node.op_type for node in proto.graph.node] == ["Relu", "Neg"]
+
+
+def test_constants_that_a_subgraph_reads_stay_when_nodes_are_replaced() -> None:
+    constants = {"flag": np.array(True), "inside": np.ones((1, 2, 4, 4), np.float32), "idle": np.ones(3, np.float32)}
+    graph = Graph(network([branches("inside")], constants))
+    graph.replace_nodes(graph.nodes)
+    assert graph.is_constant("inside")
+    assert not graph.is_constant("idle")

@@ -205,7 +205,13 @@ def in_a_function(proto: ModelProto, _: Path) -> None:
     proto.ir_version = 8
 
 
-WAYS: list[Callable[[ModelProto, Path], None]] = [shuffled, listed, as_constants, outside, stale, in_a_function]
+def untyped(proto: ModelProto, _: Path) -> None:
+    proto.graph.output[0].ClearField("type")
+
+
+WAYS: list[Callable[[ModelProto, Path], None]] = [
+    *(shuffled, listed, as_constants, outside, stale, in_a_function, untyped)
+]
 
 
 @settings(max_examples=25)
@@ -234,6 +240,20 @@ def test_every_way_to_write_a_network_comes_out_in_one(
         assume(False)
     way(proto, folder)
     normalized(folder / "m.onnx", proto, truth)
+
+
+def test_the_group_normalization_that_onnx_withdrew_is_written_out(tmp_path: Path) -> None:
+    stored = [numbers("scale", [0.5, 2, 1], np.float32), numbers("bias", [0.1, 0, -3], np.float32)]
+    node = helper.make_node("GroupNormalization", ["x", "scale", "bias"], ["y"], num_groups=3, epsilon=1e-3)
+    form = normalized(tmp_path / "m.onnx", model([node], stored, 18, ir=8))
+    assert "GroupNormalization" not in {node.op_type for node in form.graph.node}
+
+
+def test_operators_of_onnx_runtime_s_own_need_no_written_output_type(tmp_path: Path) -> None:
+    proto = model([helper.make_node("Gelu", ["x"], ["y"], domain="com.microsoft")], opset=17)
+    proto.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    untyped(proto, tmp_path)
+    assert load.dtype_of(normalized(tmp_path / "m.onnx", proto).graph.output[0]) == "float32"
 
 
 def test_equal_files_of_other_names_both_have_their_form(tmp_path: Path) -> None:
