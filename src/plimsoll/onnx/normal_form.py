@@ -81,8 +81,8 @@ def _is_normal(model: Model, proto: ModelProto) -> bool:
     if model.files and sum(file.stat().st_size for file in model.files) <= MAX_INSIDE_BYTES:
         return False
     nodes = list(load.messages(proto.graph, "NodeProto"))
-    if structure.has_untyped_outputs(proto) or (
-        _has_old_group_norms(proto) and any(map(structure.is_group_norm, nodes))
+    if structure.has_untyped_outputs(proto) or any(
+        structure.is_old_group_norm(node, load.opset(proto)) for node in nodes
     ):
         return False
     if any(node.op_type in ("Constant", "Identity") or padding.has_automatic_padding(node) for node in nodes):
@@ -218,13 +218,11 @@ def _structured(model: Model, proto: ModelProto, folder: Path) -> tuple[Path, Mo
         structure.constants_to_initializers(graph)
         structure.densify(graph)
         structure.sort(graph)
-        if _has_old_group_norms(proto):
-            structure.write_out_group_norms(graph)
+        structure.write_out_group_norms(graph, load.opset(proto))
     structure.unlist_constants(proto.graph)
     structure.forget_shapes(proto)
     structure.name_nodes(proto)
-    if structure.has_untyped_outputs(proto):
-        structure.type_outputs(proto)
+    structure.type_outputs(proto)
     proto.ir_version = max(proto.ir_version, structure.IR_VERSION)
     path = folder / "base.onnx"
     if not _save(proto, path):  # The shapes of the outputs may be another export's as well.
@@ -238,10 +236,6 @@ def _structured(model: Model, proto: ModelProto, folder: Path) -> tuple[Path, Mo
         path.write_bytes(proto.SerializeToString())
         load.check(path, model.path)
     return path, proto
-
-
-def _has_old_group_norms(proto: ModelProto) -> bool:
-    return 18 <= load.opset(proto) < 21
 
 
 def _load_weights(proto: ModelProto, model: Model) -> None:

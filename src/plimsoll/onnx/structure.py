@@ -253,6 +253,8 @@ def type_outputs(proto: ModelProto) -> None:
     """Write the types of outputs that have none, as ONNX Runtime infers them: it knows operators of its own, too."""
     from onnx import TensorProto, helper
 
+    if not has_untyped_outputs(proto):
+        return
     types = dict(TensorProto.DataType.items())
     session = open_in_runtime(proto.SerializeToString(), "DISABLE_ALL")
     for value, known in zip(proto.graph.output, session.get_outputs(), strict=True):
@@ -261,20 +263,20 @@ def type_outputs(proto: ModelProto) -> None:
             value.CopyFrom(helper.make_tensor_value_info(value.name, types[element], known.shape))
 
 
-def is_group_norm(node: NodeProto) -> bool:
+def is_old_group_norm(node: NodeProto, opset: int) -> bool:
     """Tell whether a node is a GroupNormalization of opset 18, which has a scale for each group. ONNX has withdrawn it
     for that of opset 21, which has one for each channel."""
-    return node.op_type == "GroupNormalization" and node.domain in load.DEFAULT_DOMAINS
+    return node.op_type == "GroupNormalization" and node.domain in load.DEFAULT_DOMAINS and opset < 21
 
 
-def write_out_group_norms(graph: GraphProto) -> None:
+def write_out_group_norms(graph: GraphProto, opset: int) -> None:
     """Write each GroupNormalization of opset 18 as it is defined: an InstanceNormalization over groups."""
     from onnx import helper, numpy_helper
 
     taken = {name for node in graph.node for name in (*node.input, *node.output)}
     nodes: list[NodeProto] = []
     for node in graph.node:
-        if not is_group_norm(node):
+        if not is_old_group_norm(node, opset):
             nodes.append(node)
             continue
         sizes, groups, apart, normed = (
