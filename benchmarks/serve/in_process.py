@@ -27,9 +27,9 @@ from starlette.types import ASGIApp, Message
 
 from plimsoll.serve import log
 from plimsoll.serve.access.authorizer import Authorizer
+from plimsoll.serve.http.answers import PredictResponse
 from plimsoll.serve.http.app import application
 from plimsoll.serve.http.endpoints import respond
-from plimsoll.serve.http.predict import PredictResponse
 from plimsoll.serve.messages import InferenceResult, RequestOptions
 from plimsoll.serve.pipeline import Pipeline
 from plimsoll.serve.service import ModelConfig, Service

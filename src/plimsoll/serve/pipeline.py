@@ -27,6 +27,7 @@ from typing import Any, TypeVar
 
 from plimsoll.errors import PlimsollError
 from plimsoll.serve.access.authorizer import Admission, Authorizer
+from plimsoll.serve.access.proxies import TrustedProxies
 from plimsoll.serve.log import LineHandler, LogSettings, timestamp
 from plimsoll.serve.messages import Problem, RequestError
 from plimsoll.serve.metrics import Metrics
@@ -52,6 +53,7 @@ class Pipeline:
         tracing: Tracing | None = None,
     ) -> None:
         self.authorizer = authorizer
+        self.proxies = TrustedProxies(authorizer.settings.trusted_proxies if authorizer is not None else ())
         self._metrics = metrics
         self._settings = log
         self._lines = lines if log.requests else None

@@ -11,7 +11,8 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -180,6 +181,24 @@ class Scheduler:
     async def submit(self, kind: ItemKind, inputs: Sequence[Any], options: RequestOptions) -> list[Any]:
         """Queue pictures (or feeds: rows of tensors by name), and wait for each one's `InferenceResult` or
         `RawOutputs`. Raises RequestError."""
+        with self._submitted(kind, inputs, options) as items:
+            return [await item.future for item in items]
+
+    async def stream(
+        self, kind: ItemKind, inputs: Sequence[Any], options: RequestOptions
+    ) -> AsyncGenerator[tuple[int, Any]]:
+        """As `submit`, but yield each result as soon as it is there, with its number among the inputs."""
+        with self._submitted(kind, inputs, options) as items:
+            settled: asyncio.Queue[int] = asyncio.Queue()
+            for number, item in enumerate(items):
+                item.future.add_done_callback(lambda _, number=number: settled.put_nowait(number))
+            for _ in items:
+                number = await settled.get()
+                yield number, await items[number].future
+
+    @contextmanager
+    def _submitted(self, kind: ItemKind, inputs: Sequence[Any], options: RequestOptions) -> Iterator[list[Item]]:
+        """Give the queued items of a request, which is over at the block's end. Raises RequestError."""
         started = time.monotonic()
         self._admit(kind, inputs)
         items: list[Item] = []
@@ -195,7 +214,8 @@ class Scheduler:
         expiry = asyncio.get_running_loop().call_later(options.timeout or self._settings.timeout, self._expire, items)
         self.dispatch()
         try:
-            results = [await item.future for item in items]
+            yield items
+            results = [item.future.result() for item in items]
         finally:
             expiry.cancel()
             for item in items:
@@ -205,7 +225,6 @@ class Scheduler:
         failed = any(isinstance(result, InferenceResult) and result.problem is not None for result in results)
         outcome = self.statistics.fail if failed else self.statistics.success
         outcome.add(time.monotonic() - started)
-        return results
 
     def _admit(self, kind: ItemKind, inputs: Sequence[Any]) -> None:
         if self.pool is None:

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -162,6 +162,11 @@ class ServedModel:
         """Return what came of each picture, in order; raises RequestError for the request as a whole."""
         results: list[InferenceResult] = await self.scheduler.submit("answer", pictures, options)
         return results
+
+    def stream(self, pictures: Sequence[bytes], options: RequestOptions) -> AsyncGenerator[tuple[int, InferenceResult]]:
+        """Yield what came of each picture as soon as it is known, with its number; raises RequestError, at first, for
+        the request as a whole."""
+        return self.scheduler.stream("answer", pictures, options)
 
     async def raw_outputs(self, pictures: Sequence[bytes], options: RequestOptions) -> list[RawOutputs]:
         """Return the network's outputs for each picture; raises RequestError, which names the picture that has none."""

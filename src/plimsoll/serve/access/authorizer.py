@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork
 
 from plimsoll.serve.access.keys import Key, KeyStore, Limit, RateText, Role, TokenBucket, TokenBuckets
 from plimsoll.serve.access.origins import OWN_SITE, names_this_machine
@@ -45,6 +46,9 @@ class AccessSettings(BaseModel):
     """Whether /metrics needs no key."""
     open_paths: tuple[Annotated[str, Field(pattern="^/")], ...] = ()
     """Further paths that need no key, whatever the method; one that ends in `/*` means all below it."""
+    trusted_proxies: tuple[IPvAnyNetwork, ...] = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+    """Addresses and networks of proxies whose `X-Forwarded-For` says who asks; from anybody else it says nothing. What
+    comes over a Unix socket comes from a proxy that is trusted."""
     address_rate: RateText | None = None
     """The rate of requests from one address without a key, for example `5/s`. An IPv6 address counts by its /64
     network, since a household has one."""

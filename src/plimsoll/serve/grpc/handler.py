@@ -20,6 +20,7 @@ from google.protobuf.message import DecodeError
 
 from plimsoll.errors import PlimsollError
 from plimsoll.serve.access.authorizer import Admission
+from plimsoll.serve.access.proxies import TrustedProxies
 from plimsoll.serve.messages import Problem, RequestError
 from plimsoll.serve.oip.datatypes import bad_request, quoted
 from plimsoll.serve.pipeline import MAX_PATH, Pipeline, TooMuchReceivedError, problem_of, too_slow
@@ -154,14 +155,21 @@ class Procedure(Operation):
 class GrpcRequest(RequestContext):
     """A request over gRPC: a call, or one message of a stream."""
 
-    def __init__(self, procedure: Procedure, context: Context, path: str, request_id: str | None = None) -> None:
+    def __init__(
+        self,
+        procedure: Procedure,
+        context: Context,
+        path: str,
+        proxies: TrustedProxies,
+        request_id: str | None = None,
+    ) -> None:
         headers = [
             (name.encode(), value if isinstance(value, bytes) else value.encode())
             for name, value in context.invocation_metadata() or ()
         ]
         super().__init__(procedure, "gRPC", path, headers)
         self.procedure = procedure
-        self.address = address_of(context.peer())
+        self.address = proxies.caller(address_of(context.peer()), headers)
         self.request_id = request_id or self.request_id  # of a stream all requests have its id
         self.time_remaining = context.time_remaining
         """How many seconds are left until the caller gives up; None where it set no deadline."""
@@ -211,7 +219,7 @@ class GrpcHandler(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no 
         procedure = self._procedures.get(path, _NOT_FOUND)
 
         async def single(_: object, context: Context) -> bytes:
-            return await self._single(GrpcRequest(procedure, context, path), context)
+            return await self._single(GrpcRequest(procedure, context, path, self._pipeline.proxies), context)
 
         async def stream(_: object, context: Context) -> None:
             await self._stream(procedure, context, path)
@@ -219,7 +227,7 @@ class GrpcHandler(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no 
         async def watch(_: object, context: Context) -> None:
             self._watchers += 1
             try:
-                await self._watch(GrpcRequest(procedure, context, path), context)
+                await self._watch(GrpcRequest(procedure, context, path, self._pipeline.proxies), context)
             finally:
                 self._watchers -= 1
 
@@ -257,11 +265,11 @@ class GrpcHandler(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no 
     async def _stream(self, procedure: Procedure, context: Context, path: str) -> None:
         """Answer one request after another; a caller that isn't admitted at its beginning may send none."""
         assert procedure.in_stream is not None  # noqa: S101
-        opening = GrpcRequest(procedure, context, path)
+        opening = GrpcRequest(procedure, context, path, self._pipeline.proxies)
         admission = await self._admit(opening)
         await _finish(context, opening)
         while (message := await context.read()) is not grpc.aio.EOF:
-            request = GrpcRequest(procedure, context, path, opening.request_id)
+            request = GrpcRequest(procedure, context, path, self._pipeline.proxies, opening.request_id)
             request.key = opening.key if admission is not None else ""
             with self._pipeline.recorded(request), request.noting_cancellation():
                 response = await self._answer(request, _received(message), admission)

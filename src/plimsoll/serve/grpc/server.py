@@ -1,5 +1,5 @@
-"""Serves `inference.GRPCInferenceService` and gRPC's health check beside HTTP, in the same event loop: the procedures,
-the right that each needs, and the server that listens."""
+"""Serves `inference.GRPCInferenceService`, gRPC's health check and its reflection beside HTTP, in the same event loop:
+the procedures, the right that each needs, and the server that listens."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from plimsoll.errors import InputError
 from plimsoll.serve.access.authorizer import Right
-from plimsoll.serve.grpc import conversion, oip_pb2
+from plimsoll.serve.grpc import conversion, oip_pb2, reflection
 from plimsoll.serve.grpc.handler import GrpcHandler, GrpcRequest, Outcome, Procedure
 from plimsoll.serve.messages import Problem, RequestError
 from plimsoll.serve.oip import models
@@ -149,6 +149,13 @@ def procedures(service: Service) -> dict[str, Procedure]:
         _procedure(f"/{HEALTH}/Check", None, **health),
         _procedure(f"/{HEALTH}/Watch", None, **health, watched=True),
     ]
+    own_reflection = reflection.Reflection()
+    reflected = {"act": own_reflection.answer, "read": oip_pb2.ServerReflectionRequest.FromString}
+    rows += [
+        _procedure(f"/{name}/ServerReflectionInfo", "predict", **reflected, in_stream=reflection.in_stream)
+        for name in reflection.SERVICES
+    ]
+    own_reflection.describe(rows)
     return {row.path: row for row in rows}
 
 

@@ -7,7 +7,8 @@ app          the pipeline's adapter: finds what answers a request, sends its ans
 endpoints    the table of what is served: paths, methods, rights, probes, descriptions; what handlers answer with
 predict, models, operations, page: the native interface, what operators ask, the page
 oip          the Open Inference Protocol                                                     oip_body
-body, multipart, urls: read what a request holds, or names
+answers, streaming: what `/v1/predict` answers, at once or one by one
+body, multipart, compression, urls: read what a request holds, or names; answers in gzip
 openapi      the document at /openapi.json, from the table
 ```
 """

@@ -21,6 +21,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from plimsoll.errors import PlimsollError
 from plimsoll.serve.access.origins import SAFE_METHODS, is_foreign_page
+from plimsoll.serve.access.proxies import TrustedProxies
+from plimsoll.serve.http.compression import compressed
 from plimsoll.serve.http.endpoints import Endpoint, EndpointTable, Match, error_reply, refusing, respond
 from plimsoll.serve.http.openapi import document_endpoint
 from plimsoll.serve.messages import Problem
@@ -132,7 +134,7 @@ class HttpApp:
         if root and scope["path"].startswith(f"{root}/"):
             scope["path"] = scope["path"][len(root) :]
         match = self._match(scope)
-        context = _context(scope, match)
+        context = _context(scope, match, self._pipeline.proxies)
         crowded = "crowded" in scope.get("state", ())
         scope["path_params"] = match.parameters
         scope["state"] = {"context": context, "endpoint": match.endpoint}
@@ -159,7 +161,8 @@ class HttpApp:
         endpoint: Endpoint = scope["state"]["endpoint"]
 
         async def handle() -> None:
-            response = respond(await endpoint.handler(Request(scope, receive, send)))
+            request = Request(scope, receive, send)
+            response = await compressed(respond(await endpoint.handler(request)), request.headers)
             await response(scope, receive, send)
 
         async def fail(error: PlimsollError) -> None:
@@ -170,10 +173,10 @@ class HttpApp:
         await self._pipeline.handled(context, handle, fail)
 
 
-def _context(scope: Scope, match: Match) -> RequestContext:
+def _context(scope: Scope, match: Match, proxies: TrustedProxies) -> RequestContext:
     context = RequestContext(match.endpoint, scope["method"], scope["path"], scope["headers"])
     context.right = match.right
-    context.address = scope["client"][0] if scope.get("client") else ""
+    context.address = proxies.caller(scope["client"][0] if scope.get("client") else "", scope["headers"])
     if query := scope["query_string"]:
         context.options = logged_options(query)
     route = match.endpoint.path

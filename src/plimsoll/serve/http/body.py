@@ -4,12 +4,12 @@ long as its caller does."""
 from __future__ import annotations
 
 import asyncio
-import zlib
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
+from plimsoll.serve.http.compression import inflated
 from plimsoll.serve.http.multipart import Part, boundary_of, parse_parts
 from plimsoll.serve.messages import Problem, RequestError
 from plimsoll.serve.parsing import off_loop
@@ -19,8 +19,6 @@ from plimsoll.serve.settings import Settings
 
 _MAX_FIELDS = 64
 """Parts of a multipart body beside the pictures."""
-_GZIP_OR_ZLIB = 47
-"""Bits of the window, plus 32: zlib reads the header and sees which of the two it is."""
 _T = TypeVar("_T")
 
 
@@ -103,34 +101,3 @@ async def read_parts(request: Request, service: Service) -> list[Part]:
     boundary = boundary_of(request.headers.get("content-type", ""))
     body = await read_body(request, service)
     return await off_loop(len(body), parse_parts, body, boundary, service.settings.max_items + _MAX_FIELDS)
-
-
-async def inflated(body: bytes, encoding: str, limit: int) -> bytes:
-    """Return a body that was sent with this `Content-Encoding`: gzip or deflate (RFC 9110: zlib's format), or none.
-
-    It is inflated in a thread, because a bomb of 60 kB would block all other requests for a tenth of a second. Raises
-    RequestError: 415 for another encoding, 413 where it is larger than `limit` bytes, 400 where it is damaged.
-    """
-    name = encoding.strip().lower()
-    if name in ("", "identity"):
-        return body
-    if name not in ("gzip", "x-gzip", "deflate"):
-        message = f"unknown Content-Encoding {encoding[:80]!r}; expected gzip, deflate or none"
-        raise RequestError(Problem("input", message, "", 415))
-    return await asyncio.to_thread(_inflate, body, limit)
-
-
-def _inflate(body: bytes, limit: int) -> bytes:
-    stream = zlib.decompressobj(wbits=_GZIP_OR_ZLIB)
-    try:
-        data = stream.decompress(body, limit + 1)
-    except zlib.error as error:
-        raise RequestError(Problem("input", f"the compressed body is damaged: {error}", "", 400)) from error
-    if len(data) > limit:
-        raise RequestError(
-            Problem("input", f"the body inflates to more than {limit:,} bytes", "Send fewer pictures at once.", 413)
-        )
-    if not stream.eof or stream.unused_data:
-        reason = "bytes follow after its end" if stream.eof else "it ends too early"
-        raise RequestError(Problem("input", f"the compressed body is damaged: {reason}", "", 400))
-    return data

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.requests import Request
+from starlette.responses import Response
 
-from plimsoll.serve.http import urls
+from plimsoll.serve.http import streaming, urls
+from plimsoll.serve.http.answers import PictureResult, PredictError, PredictResponse, StreamedResult
 from plimsoll.serve.http.body import check_count, media_type, read_body, read_parts, while_connected
 from plimsoll.serve.http.endpoints import (
     PICTURE_AS_BODY,
     PNG,
+    TEXT,
     Content,
     Description,
     Endpoint,
@@ -29,15 +33,14 @@ from plimsoll.serve.http.endpoints import (
 )
 from plimsoll.serve.http.multipart import Part
 from plimsoll.serve.messages import (
-    DescribedAs,
     InferenceResult,
     Problem,
-    ReplyModel,
     RequestError,
     RequestOptions,
     validated,
 )
 from plimsoll.serve.parsing import JsonLimits, decode_base64, off_loop, read_json
+from plimsoll.serve.request import RequestContext
 from plimsoll.serve.service import ServedModel, Service
 
 
@@ -86,88 +89,6 @@ class PredictRequest(PredictOptions):
     """A JSON body."""
 
     images: list[PictureSource] = Field(min_length=1, fail_fast=True)
-
-
-class ClassifyAnswer(ReplyModel):
-    """Of a classifier."""
-
-    label: str | None = Field(description="The decision; null where no score reaches the threshold.")
-    score: float = Field(description="Of the positive label, or of the best one.")
-    scores: dict[str, float] = Field(description="By label, best first.")
-
-
-class DetectedBox(ReplyModel):
-    """Something that was detected."""
-
-    label: str
-    score: float
-    box: list[float] = Field(
-        description="x0, y0, x1, y1 in pixels of the picture as it was sent.", min_length=4, max_length=4
-    )
-
-
-class DetectAnswer(ReplyModel):
-    """Of a detector, best first."""
-
-    boxes: list[DetectedBox]
-
-
-class LandmarksAnswer(ReplyModel):
-    """Of a network that finds landmarks."""
-
-    points: list[list[float]] = Field(description="x, y (and z) each, in pixels of the picture as it was sent.")
-    presence: float | None = Field(None, description="How sure the network is that the object is there at all.")
-
-
-class SegmentAnswer(ReplyModel):
-    """Of a network that gives a class to every pixel."""
-
-    mask: dict[str, Any]
-
-
-class TextAnswer(ReplyModel):
-    """Of a network that reads a line of text."""
-
-    text: str = Field(description="Empty where the score is below the threshold.")
-    score: float | None = Field(None, description="As the model's Spec says: of its symbols, or of the whole text.")
-    symbols: list[list[Any]] = Field(description="Each symbol with its probability.")
-
-
-class TensorAnswer(ReplyModel):
-    """The raw outputs of a network without a task."""
-
-    outputs: dict[str, Any]
-
-
-Row = ClassifyAnswer | DetectAnswer | LandmarksAnswer | SegmentAnswer | TextAnswer | TensorAnswer | None
-
-
-class PictureResult(ReplyModel):
-    """What came of a picture: an answer or an error."""
-
-    name: str | None = Field(description="As it was sent.")
-    answer: Annotated[Any, DescribedAs(Row)]
-    error: ErrorInfo | None
-    milliseconds: dict[str, float] = Field(
-        description="queue: until a worker took it; decode, infer, answer: what its batch took."
-    )
-    batch: int = Field(description="How many pictures were computed together.")
-
-
-class PredictResponse(ReplyModel):
-    """The answers."""
-
-    model: str
-    version: str
-    results: list[PictureResult]
-
-
-class PredictError(ErrorResponse):
-    """The problem of a request's only picture, beside its entry."""
-
-    model: str
-    version: str
-    results: list[PictureResult]
 
 
 @dataclass(frozen=True)
@@ -221,17 +142,45 @@ def endpoints(service: Service) -> list[Endpoint]:
     api = Endpoints("native")
 
     @api.post("/v1/predict", _description(service), right="predict")
-    async def predict(request: Request) -> PredictResponse | Reply[PredictError]:
+    async def predict(request: Request) -> PredictResponse | Reply[PredictError] | Response:
+        form = streaming.form_of(request.headers.get("accept", ""))
         options, sent = await _read(request, service)
         model = service.find(options.model)
         context = context_of(request)
         context.model, context.pictures = model.name, len(sent)
         pictures = [picture.data for picture in sent if picture.data is not None]
+        if form is not None:
+            rows = _rows(model, sent, model.stream(pictures, options.options()), context)
+            return await while_connected(request, streaming.response(form, rows))
         results = await while_connected(request, model.predict(pictures, options.options())) if pictures else []
         context.milliseconds = [result.milliseconds for result in results]
         return _response(model, sent, results)
 
     return api.rows
+
+
+async def _rows(
+    model: ServedModel,
+    sent: Sequence[SentPicture],
+    results: AsyncGenerator[tuple[int, InferenceResult]],
+    context: RequestContext,
+) -> AsyncGenerator[StreamedResult]:
+    """Yield what came of each picture as soon as it is known, beginning with those that could not be read."""
+
+    def row(number: int, result: InferenceResult) -> StreamedResult:
+        entry = _entry(sent[number].name, result)
+        return StreamedResult(number=number, model=model.name, version=model.version, **dict(entry))
+
+    for number, picture in enumerate(sent):
+        if picture.data is None:
+            yield row(number, InferenceResult(None, picture.problem))
+    numbers = [number for number, picture in enumerate(sent) if picture.data is not None]
+    milliseconds: list[Mapping[str, float]] = []
+    context.milliseconds = milliseconds
+    async with aclosing(results):
+        async for number, result in results:
+            milliseconds.append(result.milliseconds)
+            yield row(numbers[number], result)
 
 
 def _description(service: Service) -> Description:
@@ -243,11 +192,14 @@ def _description(service: Service) -> Description:
         "Answer one picture or many.",
         [
             ok(PredictResponse, "The answers.", a_classifier=_EXAMPLE),
+            ok(StreamedResult, "Each answer as a line, as soon as it is known.", streaming.LINES),
+            ok(TEXT, "Each answer as an event `result`; at the end an event `done`.", streaming.EVENTS),
             *errors(ErrorResponse, _ERRORS),
             *errors(PredictError, _PICTURE_ERRORS | fetching),
         ],
         "Each picture has an entry in `results`, in the order in which they were sent, with an answer or an error. "
-        "With a JSON body the options stand in the body, else in the query.",
+        "With a JSON body the options stand in the body, else in the query. With `Accept: application/x-ndjson` or "
+        "`text/event-stream` each answer is sent as soon as it is known; the status is 200 then, whatever came of it.",
         [_option(name, schema, names) for name, schema in PredictOptions.model_json_schema()["properties"].items()],
         [
             *PICTURE_AS_BODY,

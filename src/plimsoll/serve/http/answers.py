@@ -1,0 +1,100 @@
+"""What `/v1/predict` answers: the rows of each task, and what they come in."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from plimsoll.serve.http.endpoints import ErrorInfo, ErrorResponse
+from plimsoll.serve.messages import DescribedAs, ReplyModel
+
+
+class ClassifyAnswer(ReplyModel):
+    """Of a classifier."""
+
+    label: str | None = Field(description="The decision; null where no score reaches the threshold.")
+    score: float = Field(description="Of the positive label, or of the best one.")
+    scores: dict[str, float] = Field(description="By label, best first.")
+
+
+class DetectedBox(ReplyModel):
+    """Something that was detected."""
+
+    label: str
+    score: float
+    box: list[float] = Field(
+        description="x0, y0, x1, y1 in pixels of the picture as it was sent.", min_length=4, max_length=4
+    )
+
+
+class DetectAnswer(ReplyModel):
+    """Of a detector, best first."""
+
+    boxes: list[DetectedBox]
+
+
+class LandmarksAnswer(ReplyModel):
+    """Of a network that finds landmarks."""
+
+    points: list[list[float]] = Field(description="x, y (and z) each, in pixels of the picture as it was sent.")
+    presence: float | None = Field(None, description="How sure the network is that the object is there at all.")
+
+
+class SegmentAnswer(ReplyModel):
+    """Of a network that gives a class to every pixel."""
+
+    mask: dict[str, Any]
+
+
+class TextAnswer(ReplyModel):
+    """Of a network that reads a line of text."""
+
+    text: str = Field(description="Empty where the score is below the threshold.")
+    score: float | None = Field(None, description="As the model's Spec says: of its symbols, or of the whole text.")
+    symbols: list[list[Any]] = Field(description="Each symbol with its probability.")
+
+
+class TensorAnswer(ReplyModel):
+    """The raw outputs of a network without a task."""
+
+    outputs: dict[str, Any]
+
+
+Row = ClassifyAnswer | DetectAnswer | LandmarksAnswer | SegmentAnswer | TextAnswer | TensorAnswer | None
+
+
+class PictureResult(ReplyModel):
+    """What came of a picture: an answer or an error."""
+
+    name: str | None = Field(description="As it was sent.")
+    answer: Annotated[Any, DescribedAs(Row)]
+    error: ErrorInfo | None
+    milliseconds: dict[str, float] = Field(
+        description="queue: until a worker took it; decode, infer, answer: what its batch took."
+    )
+    batch: int = Field(description="How many pictures were computed together.")
+
+
+class PredictResponse(ReplyModel):
+    """The answers."""
+
+    model: str
+    version: str
+    results: list[PictureResult]
+
+
+class StreamedResult(PictureResult):
+    """What came of a picture, as a line of its own: each as soon as it is known."""
+
+    number: int = Field(description="Which picture, counted from 0 in the order in which they were sent.")
+    model: str
+    version: str
+
+
+class PredictError(ErrorResponse):
+    """The problem of a request's only picture, beside its entry."""
+
+    model: str
+    version: str
+    results: list[PictureResult]
