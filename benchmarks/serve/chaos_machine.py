@@ -83,6 +83,7 @@ async def wiped(testbed: Testbed, seconds: float) -> dict[str, Any]:
 async def _again_and_again(testbed: Testbed, seconds: float, fault: Any, *, reload: bool = False) -> dict[str, Any]:
     draw, faults, slowest = random.Random(5), 0, 0.0
     async with testbed.load():
+        await asyncio.sleep(REST_S)  # until all clients are connected: who comes later meets a full house
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             with fault():

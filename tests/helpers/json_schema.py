@@ -85,6 +85,7 @@ _KEYWORDS: Mapping[str, Callable[[Any, Any], bool]] = {
     "maximum": lambda value, said: not _is(value, "number") or value <= said,
     "minItems": lambda value, said: not isinstance(value, list) or len(value) >= said,
     "maxItems": lambda value, said: not isinstance(value, list) or len(value) <= said,
+    "maxLength": lambda value, said: not isinstance(value, str) or len(value) <= said,
     "maxProperties": lambda value, said: not isinstance(value, dict) or len(value) <= said,
     "pattern": lambda value, said: not isinstance(value, str) or re.search(said, value) is not None,
 }

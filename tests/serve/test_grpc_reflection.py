@@ -70,12 +70,12 @@ def test_a_client_that_knows_nothing_calls_the_model(service: ServedProtocols, r
         method = pool.FindServiceByName(INFERENCE).FindMethodByName("ModelInfer")
         takes, gives = (message_factory.GetMessageClass(part) for part in (method.input_type, method.output_type))
         pixels = np.arange(12, dtype=np.float32)
-        values = pixels.tolist()
+        fp32 = {"fp32_contents": pixels.tolist()}
         request = json_format.ParseDict(
             {
                 "model_name": "mixed.tensor",
                 "inputs": [
-                    {"name": "pixels", "datatype": "FP32", "shape": [1, 2, 2, 3], "contents": {"fp32_contents": values}},
+                    {"name": "pixels", "datatype": "FP32", "shape": [1, 2, 2, 3], "contents": fp32},
                     {"name": "gain", "datatype": "INT64", "shape": [1, 1], "contents": {"int64_contents": [1]}},
                 ],
                 "outputs": [{"name": "mean"}],

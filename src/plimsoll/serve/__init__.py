@@ -26,6 +26,7 @@ parsing        JSON and base64, counted before they are built
 folders        where files lie, and what is removed when
 signals        what the operating system asks for
 pool           the workers of one version: how many and why; started, watched, replaced
+candidates     a model on trial beside the one that it may replace
 metrics        counters, for Prometheus and for the Open Inference Protocol
 log tracing    what operators see
 ```

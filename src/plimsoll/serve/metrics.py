@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 from plimsoll.core.version import __version__
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_DEVIATIONS = (1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 Gauges = Callable[[], Iterable[Metric]]
@@ -67,6 +68,19 @@ class Metrics:
         )
         self.restarts = Counter(
             "plimsoll_worker_restarts", "Workers that were replaced.", ("model", "reason"), registry=registry
+        )
+        self.shadow = Counter(
+            "plimsoll_shadow_answers",
+            "Pictures that a candidate computed too, by how its answer compares.",
+            ("model", "candidate", "outcome"),
+            registry=registry,
+        )
+        self.shadow_deviation = Histogram(
+            "plimsoll_shadow_deviation",
+            "Largest difference between the numbers of a candidate's answer and the model's.",
+            ("model", "candidate"),
+            buckets=_DEVIATIONS,
+            registry=registry,
         )
         self._gauges: list[Gauges] = []
         registry.register(_GaugeCollector(self._gauges))

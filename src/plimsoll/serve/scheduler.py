@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -139,6 +140,10 @@ def _compatible(first: Item, item: Item) -> bool:
     return not suspect and (first.kind == "tensors") == (item.kind == "tensors")
 
 
+def _note(settled: asyncio.Queue[int], number: int, _: asyncio.Future[Any]) -> None:
+    settled.put_nowait(number)
+
+
 class InboundMemory:
     """The shared memory of what came in, for all models of a service."""
 
@@ -191,7 +196,7 @@ class Scheduler:
         with self._submitted(kind, inputs, options) as items:
             settled: asyncio.Queue[int] = asyncio.Queue()
             for number, item in enumerate(items):
-                item.future.add_done_callback(lambda _, number=number: settled.put_nowait(number))
+                item.future.add_done_callback(partial(_note, settled, number))
             for _ in items:
                 number = await settled.get()
                 yield number, await items[number].future

@@ -17,6 +17,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from plimsoll.core.target import Target
 from plimsoll.core.wording import printable
 from plimsoll.errors import PlimsollError
+from plimsoll.serve.candidates import Candidate, candidates
 from plimsoll.serve.folders import ServiceFolder, Snapshot
 from plimsoll.serve.ipc import Array
 from plimsoll.serve.messages import (
@@ -33,7 +34,7 @@ from plimsoll.serve.pipeline import ReceiveLimit
 from plimsoll.serve.pool import PlanOptions, Pool, PoolCallbacks, WorkerPlan
 from plimsoll.serve.scheduler import LOADING, InboundMemory, Scheduler
 from plimsoll.serve.settings import Settings
-from plimsoll.serve.worker_handle import WorkerHandle
+from plimsoll.serve.worker_handle import ItemKind, WorkerHandle
 from plimsoll.system import host
 
 State = Literal["loading", "ready", "unavailable", "unloaded"]
@@ -83,6 +84,8 @@ class ServedModel:
         self.reason = LOADING
         """Why the state is not ready."""
         self.scheduler = Scheduler(config.name, settings, shared.memory, shared.metrics)
+        self.candidate: Candidate | None = None
+        """What is on trial beside it."""
         self._settings, self._shared = settings, shared
         self._loads = 0
         self._snapshot: Snapshot | None = None
@@ -150,6 +153,8 @@ class ServedModel:
     async def close(self) -> None:
         """End all workers at once."""
         self._stop("the service is closing")
+        if self.candidate is not None:
+            await self.candidate.close()
         for task in self._retiring:
             task.cancel()
         await asyncio.gather(*self._retiring, return_exceptions=True)
@@ -160,17 +165,30 @@ class ServedModel:
 
     async def predict(self, pictures: Sequence[bytes], options: RequestOptions) -> list[InferenceResult]:
         """Return what came of each picture, in order; raises RequestError for the request as a whole."""
-        results: list[InferenceResult] = await self.scheduler.submit("answer", pictures, options)
-        return results
+        return await self._submit("answer", pictures, options)
 
-    def stream(self, pictures: Sequence[bytes], options: RequestOptions) -> AsyncGenerator[tuple[int, InferenceResult]]:
+    async def stream(
+        self, pictures: Sequence[bytes], options: RequestOptions
+    ) -> AsyncGenerator[tuple[int, InferenceResult]]:
         """Yield what came of each picture as soon as it is known, with its number; raises RequestError, at first, for
         the request as a whole."""
-        return self.scheduler.stream("answer", pictures, options)
+        results: dict[int, InferenceResult] = {}
+        async with contextlib.aclosing(self.scheduler.stream("answer", pictures, options)) as arriving:
+            async for number, result in arriving:
+                results[number] = result
+                yield number, result
+        if self.candidate is not None:
+            self.candidate.observe("answer", pictures, options, [results[number] for number in range(len(pictures))])
+
+    async def _submit(self, kind: ItemKind, pictures: Sequence[bytes], options: RequestOptions) -> list[Any]:
+        results = await self.scheduler.submit(kind, pictures, options)
+        if self.candidate is not None:
+            self.candidate.observe(kind, pictures, options, results)
+        return results
 
     async def raw_outputs(self, pictures: Sequence[bytes], options: RequestOptions) -> list[RawOutputs]:
         """Return the network's outputs for each picture; raises RequestError, which names the picture that has none."""
-        results = await self.scheduler.submit("raw", pictures, options)
+        results = await self._submit("raw", pictures, options)
         for number, result in enumerate(results, 1):
             if isinstance(result, InferenceResult) and (problem := result.problem) is not None:
                 which = f"picture {number} of {len(results)}: " if len(results) > 1 else ""
@@ -290,6 +308,8 @@ class Service:
         self.models: Mapping[str, ServedModel] = {
             config.name: ServedModel(config, settings, shared) for config in models
         }
+        for name, candidate in candidates(settings.candidates, self.models, self.metrics).items():
+            self.models[name].candidate = candidate
         self.draining = False
         """Whether the service is about to end: it reports that it isn't ready, and finishes what it has."""
         self.metrics.add_gauges(self._gauges)
@@ -329,6 +349,12 @@ class Service:
             message = f"{name} has no version '{printable(version or '', 100)}'"
             raise RequestError(Problem("input", message, f"The current one is {model.version}.", 404))
         return model
+
+    def choose(self, name: str) -> ServedModel:
+        """Return what answers a request for this model: it, or its candidate for a share of them. Raises RequestError
+        as `find`."""
+        model = self.find(name)
+        return model.candidate.model if model.candidate is not None and model.candidate.takes() else model
 
     async def reload(self) -> None:
         """Load all models again; one that can't be loaded goes on as it is."""

@@ -13,6 +13,7 @@ from plimsoll.core.duration import Duration
 from plimsoll.core.wording import explain
 from plimsoll.errors import InputError
 from plimsoll.serve.access.authorizer import AccessSettings
+from plimsoll.serve.candidates import CandidateSettings
 from plimsoll.serve.compat.settings import CompatSettings
 from plimsoll.serve.http.urls import UrlSettings
 from plimsoll.serve.log import LogSettings
@@ -90,6 +91,8 @@ class Settings(BaseModel):
     """The interfaces of other products, and which model answers them."""
     urls: UrlSettings = UrlSettings()
     """Whether pictures may be named by their URLs."""
+    candidates: dict[str, CandidateSettings] = {}
+    """Models on trial, by the names of those that they may replace."""
     folder: Path | None = None
     """Where served bundles are copied to; by default the user's cache."""
 

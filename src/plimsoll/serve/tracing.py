@@ -17,17 +17,19 @@ environment variables that OpenTelemetry defines.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import importlib.util
 import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from plimsoll.core.version import __version__
-from plimsoll.errors import BackendMissingError
+from plimsoll.core.wording import printable
+from plimsoll.errors import BackendMissingError, InputError
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from plimsoll.serve.request import RequestContext
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+_PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _CLOSE_S = 3.0
 _STAGES = ("queue", "decode", "infer", "answer")
 _MAX_PICTURES = 16
@@ -51,8 +54,11 @@ class TracingSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     endpoint: str | None = Field(None, pattern="^https?://")
-    """A collector's address (OTLP over HTTP), for example `http://localhost:4318`; by default
-    OTEL_EXPORTER_OTLP_ENDPOINT, and no traces without one."""
+    """A collector's address, for example `http://localhost:4318`; by default OTEL_EXPORTER_OTLP_ENDPOINT, and no traces
+    without one."""
+    protocol: Literal["http/protobuf", "grpc"] | None = None
+    """How the collector is spoken with; by default what OTEL_EXPORTER_OTLP_TRACES_PROTOCOL or
+    OTEL_EXPORTER_OTLP_PROTOCOL says, else `http/protobuf`."""
     name: str | None = None
     """The service's name in traces; by default OTEL_SERVICE_NAME, else plimsoll."""
     share: float | None = Field(None, ge=0, le=1)
@@ -74,7 +80,7 @@ class Tracing:
     """Makes spans and sends them, in a thread of its own. Close it."""
 
     def __init__(self, settings: TracingSettings, exporter: SpanExporter | None = None) -> None:
-        _require()
+        _require("opentelemetry.sdk.trace")
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -181,6 +187,13 @@ def _ns(milliseconds: float) -> int:
 
 
 def _exporter(settings: TracingSettings) -> SpanExporter:
+    said = (os.environ.get(name, "") for name in _PROTOCOLS)
+    protocol: str = settings.protocol or next(filter(None, said), "http/protobuf")
+    if protocol == "grpc":
+        return _grpc_exporter(settings.endpoint)
+    if protocol != "http/protobuf":
+        raise InputError(f"unknown protocol for traces '{printable(protocol, 40)}'", "Known: http/protobuf, grpc.")
+    _require("opentelemetry.exporter.otlp.proto.http")
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
     if settings.endpoint is None:
@@ -189,13 +202,19 @@ def _exporter(settings: TracingSettings) -> SpanExporter:
     return OTLPSpanExporter(endpoint=endpoint if endpoint.endswith("/v1/traces") else f"{endpoint}/v1/traces")
 
 
-def _require() -> None:
-    for name in ("opentelemetry.sdk.trace", "opentelemetry.exporter.otlp.proto.http"):
-        try:
-            spec = importlib.util.find_spec(name)
-        except ModuleNotFoundError:
-            spec = None
-        if spec is None:
-            raise BackendMissingError(
-                f"{name} is not installed; traces need it", "Install it: pip install 'plimsoll-line[otel]'"
-            )
+def _grpc_exporter(endpoint: str | None) -> SpanExporter:
+    """Return what sends spans over gRPC: encrypted where the endpoint begins with https, as the environment says
+    without one."""
+    name = "opentelemetry.exporter.otlp.proto.grpc"
+    _require(name, "opentelemetry-exporter-otlp-proto-grpc")
+    exporter: SpanExporter = importlib.import_module(f"{name}.trace_exporter").OTLPSpanExporter(endpoint=endpoint)
+    return exporter
+
+
+def _require(name: str, package: str = "'plimsoll-line[otel]'") -> None:
+    try:
+        spec = importlib.util.find_spec(name)
+    except ModuleNotFoundError:
+        spec = None
+    if spec is None:
+        raise BackendMissingError(f"{name} is not installed; traces need it", f"Install it: pip install {package}")

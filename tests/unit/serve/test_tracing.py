@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from helpers.asgi_servers import endpoint, http_app
-from plimsoll.errors import BackendMissingError
+from plimsoll.errors import BackendMissingError, InputError
 from plimsoll.serve.http.endpoints import context_of
 from plimsoll.serve.request import Operation, RequestContext
 from plimsoll.serve.tracing import Tracing, TracingSettings, is_enabled
@@ -232,3 +232,40 @@ def test_spans_reach_a_collector() -> None:
     assert (path, kind) == ("/v1/traces", b"application/x-protobuf")
     assert b"guardian" in body
     assert b"infer" in body
+
+
+@needs_sdk
+def test_spans_reach_a_collector_over_grpc() -> None:
+    grpc = pytest.importorskip("grpc")
+    pytest.importorskip("opentelemetry.exporter.otlp.proto.grpc")
+    from concurrent.futures import ThreadPoolExecutor
+
+    received: list[bytes] = []
+
+    def export(message: bytes, _: object) -> bytes:
+        received.append(message)
+        return b""
+
+    class Collector(grpc.GenericRpcHandler):  # type: ignore[misc,name-defined]  # grpc has no types
+        def service(self, details: Any) -> Any:
+            assert details.method == "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+            return grpc.unary_unary_rpc_method_handler(export)
+
+    with ThreadPoolExecutor(1) as threads:
+        server = grpc.server(threads, handlers=(Collector(),))
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        tracing = Tracing(TracingSettings(endpoint=f"http://127.0.0.1:{port}", protocol="grpc", name="guardian"))
+        tracing.begin(RequestContext(Operation("/", "native"), "POST", "/", [])).end()
+        tracing.flush(60)
+        asyncio.run(tracing.close())
+        server.stop(None)
+    assert b"guardian" in received[0]
+
+
+@needs_sdk
+def test_how_a_collector_is_spoken_with_may_stand_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")
+    with pytest.raises(InputError, match="http/json"):
+        Tracing(TracingSettings(endpoint="http://127.0.0.1:1"))
+    asyncio.run(Tracing(TracingSettings(endpoint="http://127.0.0.1:1", protocol="http/protobuf")).close())

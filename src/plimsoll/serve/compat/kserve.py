@@ -73,7 +73,7 @@ def endpoints(service: Service) -> list[Endpoint]:
 
 
 async def _predictions(request: Request, service: Service) -> Predictions:
-    model = service.find(request.path_params["name"])
+    model = service.choose(request.path_params["name"])
     limits = JsonLimits.for_items(service.settings.max_items)
     data = await read_json(await read_body(request, service), _EXPECTED, limits)
     question = validated(InstancesRequest, data, status=400, hint=_EXPECTED)

@@ -53,7 +53,7 @@ async def moderate(request: Request, service: Service, name: str, pictures: Sequ
     has labels whose meaning is not known.
     """
     settings = service.settings.compat
-    model = service.find(name or settings.model)
+    model = service.choose(name or settings.model)
     context = context_of(request)
     context.model, context.pictures = model.name, len(pictures)
     if model.metadata is None:

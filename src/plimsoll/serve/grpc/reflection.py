@@ -7,6 +7,7 @@ package. https://grpc.io/docs/guides/reflection/
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TypeAlias
 
 from google.protobuf import descriptor_pb2
 
@@ -124,7 +125,7 @@ def _file(service: str, procedures: Iterable[Procedure]) -> descriptor_pb2.FileD
     return file
 
 
-_Type = descriptor_pb2.DescriptorProto | descriptor_pb2.EnumDescriptorProto
+_Type: TypeAlias = descriptor_pb2.DescriptorProto | descriptor_pb2.EnumDescriptorProto
 
 
 def _need(name: str, types: Mapping[str, _Type], needed: dict[str, None]) -> None:

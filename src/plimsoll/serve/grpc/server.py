@@ -103,7 +103,7 @@ class Procedures:
 
     async def model_infer(self, request: oip_pb2.ModelInferRequest, call: GrpcRequest) -> oip_pb2.ModelInferResponse:
         """Run a model. The call's own deadline limits the wait as the parameter `timeout` does."""
-        named = models.find_model(self._service, request.model_name, request.model_version)
+        named = models.choose_model(self._service, request.model_name, request.model_version)
         call.model = named.model.name
         question = conversion.read_request(request)
         limit = self._service.settings.max_items

@@ -159,6 +159,8 @@ def _info(model: ServedModel) -> ModelInfo:
             "report": metadata.bundle is not None and Path(metadata.bundle, *_REPORT).is_file(),
             "origin": metadata.origin,
         }
+    if model.candidate is not None:
+        known["candidate"] = {**dict(model.candidate.settings), **dict(model.candidate.comparison)}
     return ModelInfo(name=model.name, version=model.version, state=model.state, reason=model.reason, **known)
 
 

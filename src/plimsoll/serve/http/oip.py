@@ -97,7 +97,7 @@ def _inference(service: Service, names: Sequence[str]) -> list[Endpoint]:
 
     @_both(api.post, "/infer", _infer_description(), names)
     async def inference(request: Request) -> Response:
-        named = _named(service, request)
+        named = _named(service, request, models.choose_model)
         question = await _read_request(request, named, service)
         context = context_of(request)
         context.pictures = question.rows(limit)
@@ -328,8 +328,12 @@ def _both(
     return add
 
 
-def _named(service: Service, request: Request) -> models.NamedModel:
-    named = models.find_model(service, request.path_params["name"], request.path_params.get("version"))
+def _named(
+    service: Service,
+    request: Request,
+    find: Callable[[Service, str, str | None], models.NamedModel] = models.find_model,
+) -> models.NamedModel:
+    named = find(service, request.path_params["name"], request.path_params.get("version"))
     context_of(request).model = named.model.name
     return named
 

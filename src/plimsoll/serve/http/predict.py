@@ -145,7 +145,7 @@ def endpoints(service: Service) -> list[Endpoint]:
     async def predict(request: Request) -> PredictResponse | Reply[PredictError] | Response:
         form = streaming.form_of(request.headers.get("accept", ""))
         options, sent = await _read(request, service)
-        model = service.find(options.model)
+        model = service.choose(options.model)
         context = context_of(request)
         context.model, context.pictures = model.name, len(sent)
         pictures = [picture.data for picture in sent if picture.data is not None]

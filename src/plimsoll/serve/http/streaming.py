@@ -10,20 +10,20 @@ from pydantic import BaseModel
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-Form = Literal["application/x-ndjson", "text/event-stream"]
-LINES: Form = "application/x-ndjson"
-EVENTS: Form = "text/event-stream"
+MediaType = Literal["application/x-ndjson", "text/event-stream"]
+LINES: MediaType = "application/x-ndjson"
+EVENTS: MediaType = "text/event-stream"
 _DONE = b"event: done\ndata: {}\n\n"
 """Without it a browser takes the end for a lost connection, and asks again."""
 
 
-def form_of(accepted: str) -> Form | None:
+def form_of(accepted: str) -> MediaType | None:
     """Return the form that the value of `Accept` names, None where it asks for neither."""
     names = [item.partition(";")[0].strip() for item in accepted[:1000].lower().split(",")]
     return next((form for form in (LINES, EVENTS) if form in names), None)
 
 
-async def response(form: Form, rows: AsyncGenerator[BaseModel]) -> Response:
+async def response(form: MediaType, rows: AsyncGenerator[BaseModel]) -> Response:
     """Return the response that sends these rows. It waits for the first one, so that what is wrong with the request as
     a whole is raised here, and has its status."""
     try:
@@ -34,7 +34,7 @@ async def response(form: Form, rows: AsyncGenerator[BaseModel]) -> Response:
     return _Streamed(_written(form, first, rows), media_type=form, headers={"X-Accel-Buffering": "no"})
 
 
-async def _written(form: Form, first: BaseModel, rows: AsyncGenerator[BaseModel]) -> AsyncGenerator[bytes]:
+async def _written(form: MediaType, first: BaseModel, rows: AsyncGenerator[BaseModel]) -> AsyncGenerator[bytes]:
     async with aclosing(rows):
         yield _piece(form, first)
         async for row in rows:
@@ -43,7 +43,7 @@ async def _written(form: Form, first: BaseModel, rows: AsyncGenerator[BaseModel]
         yield _DONE
 
 
-def _piece(form: Form, row: BaseModel) -> bytes:
+def _piece(form: MediaType, row: BaseModel) -> bytes:
     text = row.__pydantic_serializer__.to_json(row, by_alias=True)
     return text + b"\n" if form == LINES else b"event: result\ndata: " + text + b"\n\n"
 

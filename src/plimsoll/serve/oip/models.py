@@ -104,6 +104,17 @@ def find_model(service: Service, name: str, version: str | None = None) -> Named
     return NamedModel(service.find(name, version or None), bare=False)
 
 
+def choose_model(service: Service, name: str, version: str | None = None) -> NamedModel:
+    """Return what answers a request to infer, as `find_model`: for a share of them the model's candidate, where they
+    send pictures and name no version, and where the candidate's outputs are called the same."""
+    named = find_model(service, name, version)
+    candidate = named.model.candidate
+    if named.bare or version or candidate is None or not candidate.takes():
+        return named
+    chosen = NamedModel(candidate.model, bare=False)
+    return chosen if [output.name for output in chosen.outputs] == [output.name for output in named.outputs] else named
+
+
 def all_models(service: Service) -> Iterator[NamedModel]:
     """Yield every model by both of its names; where another model has the second one, that one is meant."""
     for name, model in service.models.items():

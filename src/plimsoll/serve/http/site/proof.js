@@ -5,6 +5,7 @@ import * as service from "./service.js";
 export async function showProof(model) {
   byId("links").replaceChildren();
   showOrigin(model.origin ?? {});
+  showCandidate(model.candidate);
   byId("checks").hidden = true;
   let proof = null;
   try {
@@ -34,6 +35,21 @@ function showOrigin({ intended_use: use, known_limits: limits, authors, year, li
   byId("limits").replaceChildren(...(limits ?? []).map((text) => element("li", { textContent: text })));
   const words = [authors?.length ? `By ${authors.join(", ")}` : "", year ?? "", licence ? `licence ${licence}` : ""];
   byId("origin").textContent = words.filter(Boolean).join(" · ");
+}
+
+/** What is on trial beside the model, and how its answers compare so far. */
+function showCandidate(candidate) {
+  byId("candidate").hidden = !candidate;
+  if (!candidate) return;
+  const { model, share, shadow, same, different, failed, largest_deviation: deviation } = candidate;
+  const percent = (value) => value.toLocaleString("en", { style: "percent", maximumFractionDigits: 2 });
+  const compared = same + different + failed;
+  const words = [`${model} is on trial beside this model.`];
+  if (share) words.push(`It answers ${percent(share)} of the requests.`);
+  if (shadow) words.push(`${percent(shadow)} are computed by both, and their answers compared: ${compared.toLocaleString("en")} pictures so far.`);
+  if (compared) words.push(different + failed ? `${different.toLocaleString("en")} were decided differently, ${failed.toLocaleString("en")} had no answer.` : "All were decided alike.");
+  if (deviation !== null) words.push(`The largest deviation is ${deviation.toPrecision(2)}.`);
+  byId("candidate").textContent = words.join(" ");
 }
 
 /** A link to the report; with a key the browser can't follow one, so the report is saved as a file. */
