@@ -9,7 +9,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -77,8 +77,9 @@ def exchange(address: tuple[str, int], *pieces: bytes) -> bytes:
             connection.sendall(piece)
             threading.Event().wait(0.05)
         answer = b""
-        while more := connection.recv(65536):
-            answer += more
+        with suppress(ConnectionResetError):  # where the service closes while it is still sent to
+            while more := connection.recv(65536):
+                answer += more
     return answer
 
 
@@ -275,3 +276,44 @@ def test_every_address_of_a_name_is_listened_on() -> None:
     for opened in sockets:
         assert Address(host="::1").url([opened]) == f"http://[::1]:{opened.getsockname()[1]}"
         opened.close()
+
+
+def test_requests_that_come_before_their_answers_have_a_limit(address: tuple[str, int]) -> None:
+    request = b"POST /echo HTTP/1.1\r\nContent-Length: 1\r\n\r\na"
+    assert exchange(address, request * 50 + LAST).count(b"HTTP/1.1 200") == 51
+    answer = exchange(address, request * 5_000)
+    answers = answer.count(b"HTTP/1.1 200")
+    assert 1 <= answers <= 66
+    assert answer.count(b"HTTP/1.1") == answers
+    assert answer.endswith(b"a")
+
+
+def test_no_more_is_read_while_requests_wait() -> None:
+    """Else each answer would let thousands of others in."""
+    held: list[asyncio.Event] = []
+
+    async def waits(_: Request) -> Response:
+        held.append(asyncio.Event())
+        await held[-1].wait()
+        return Response(b"answered")
+
+    app = http_app([endpoint(Operation("/waits", "native", None), waits)])
+    with served(app, Settings()) as address, socket.create_connection(address, timeout=20) as connection:
+        connection.sendall(b"GET /waits HTTP/1.1\r\n\r\n" * 20)
+        until(lambda: len(held) == 1, "the first request")
+        connection.sendall(b"GET /waits HTTP/1.1\r\n\r\n" * 60)
+        for number in range(1, 80):
+            held[-1].set()
+            until(lambda number=number: len(held) == number + 1, "the next one")
+        held[-1].set()
+
+
+@pytest.mark.parametrize("garbage", [b"GARBAGE\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"POST / HTTP/1.1\r\nA\r\n\r\n"])
+def test_garbage_behind_a_request_does_not_take_its_answer(address: tuple[str, int], garbage: bytes) -> None:
+    request = LAST.replace(b"Connection: close\r\n", b"")
+    for pieces in ((request + garbage,), (request * 3 + garbage,)):
+        answer = exchange(address, *pieces)
+        assert answer.count(b"HTTP/1.1 200") == pieces[0].count(b"last"), answer
+        assert answer.endswith(b"last")
+    assert exchange(address, garbage).startswith(b"HTTP/1.1 400")
+    assert exchange(address, request, garbage).count(b"HTTP/1.1 400") == 1

@@ -13,6 +13,9 @@ from plimsoll.serve.settings import Settings
 
 _HEAD_BYTES = 65_536
 _HEADERS = 200
+_PIPELINED = 64
+"""Requests that wait for the answers to those before them on their connection: thousands fit into what is read at once.
+"""
 _LINGER_S = 1.0
 _TOO_LONG = b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
@@ -73,9 +76,22 @@ class LimitedProtocol(HttpToolsProtocol):
                 self._stay_with_http(data[upgrade.args[0] :])
         except httptools.HttpParserError:
             self._refused = True
-            self.send_400_response("Invalid HTTP request received.")
+            self._refuse_invalid()
             return
         self._refuse_long_head()
+
+    def _refuse_invalid(self) -> None:
+        """Answer what is no request, or one too many, with 400: behind the answers to those that came before it."""
+        last = self.cycle
+        if last is None or (last.response_complete and not self.pipeline):
+            self.send_400_response("Invalid HTTP request received.")
+        elif self._in_head:
+            last.keep_alive = False
+            self.flow.resume_reading()  # what is left unread would reset the connection before the answers are read
+        elif self.pipeline or last.response_started:  # the rest of its body is damaged
+            self.transport.close()
+        else:
+            self.send_400_response("Invalid HTTP request received.")
 
     def _refuse_long_head(self) -> None:
         if self._head_bytes > _HEAD_BYTES and not self._refused and not self.transport.is_closing():
@@ -113,6 +129,8 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         if self._replaying:
             return
+        if len(self.pipeline) >= _PIPELINED:
+            raise ValueError("too many requests before their answers")
         super().on_message_begin()
         self._in_head = True
         self._limit_head()
@@ -176,6 +194,8 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        if self.pipeline and not self._refused:  # uvicorn would read more at each answer
+            self.flow.pause_reading()
         self._end_if_unread()
 
     def _end_if_unread(self) -> None:
