@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 
 from helpers.asgi_servers import endpoint, http_app
 from helpers.service_process import until
+from plimsoll.errors import InputError
 from plimsoll.serve.http.listener import Address, open_sockets, uvicorn_config
 from plimsoll.serve.http.server import _Server
 from plimsoll.serve.request import Operation
@@ -317,3 +318,18 @@ def test_garbage_behind_a_request_does_not_take_its_answer(address: tuple[str, i
         assert answer.endswith(b"last")
     assert exchange(address, garbage).startswith(b"HTTP/1.1 400")
     assert exchange(address, request, garbage).count(b"HTTP/1.1 400") == 1
+
+
+@pytest.mark.parametrize("header", [b"Host: y", b"Transfer-Encoding: gzip, chunked", b"Transfer-Encoding: identity"])
+def test_what_others_may_read_differently_is_refused(address: tuple[str, int], header: bytes) -> None:
+    """A proxy before this service may see another host, or another body."""
+    head = b"POST /echo HTTP/1.1\r\nHost: x\r\n" + header
+    assert exchange(address, head + b"\r\n\r\n0\r\n\r\n").startswith(b"HTTP/1.1 400")
+
+
+@pytest.mark.parametrize("prefix", ["vision", "/a b", "/a?b", "//a", "/a//b", "/é", "/%2F"])
+def test_a_prefix_is_a_path(prefix: str) -> None:
+    for good in ("", "/", "/vision", "/vision/", "/a/b-c.d_e~"):
+        assert Address(root_path=good).root_path == good
+    with pytest.raises(InputError, match="root-path"):
+        Address(root_path=prefix)

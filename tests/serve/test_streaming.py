@@ -6,6 +6,7 @@ import asyncio
 import base64
 import gzip
 import json
+import socket
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,21 @@ def test_events_hold_what_an_answer_at_once_holds(served: ServiceProcess, exampl
     rows = [json.loads(event[1].removeprefix("data: ")) for event in events[:2]]
     assert {row["number"]: row["name"] for row in rows} == {0: "a", 1: "b"}
     assert {row["number"]: row["error"] and row["error"]["kind"] for row in rows} == {0: None, 1: "input"}
+
+
+def test_who_speaks_http_1_0_gets_lines_without_chunks(served: ServiceProcess, example_photos: list[Path]) -> None:
+    where = httpx.URL(served.url)
+    photo = example_photos[0].read_bytes()
+    head = f"POST /v1/predict HTTP/1.0\r\nAccept: application/x-ndjson\r\nContent-Length: {len(photo)}\r\n\r\n"
+    with socket.create_connection((where.host, where.port), timeout=90) as connection:
+        connection.sendall(head.encode() + photo)
+        answer = b""
+        while more := connection.recv(65536):
+            answer += more
+    head_of_answer, _, body = answer.partition(b"\r\n\r\n")
+    assert b"chunked" not in head_of_answer
+    assert f"content-length: {len(body)}".encode() in head_of_answer
+    assert json.loads(body)["number"] == 0
 
 
 def test_what_is_wrong_with_a_whole_request_has_its_status(served: ServiceProcess, example_photos: list[Path]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import re
 import socket
 import ssl
 import stat
@@ -25,6 +26,7 @@ except ImportError:  # Windows has no such limits
     resource = None  # type: ignore[assignment]
 
 _log = logging.getLogger("plimsoll.serve")
+_PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+)*/?")
 _KEEP_ALIVE_S = 75
 _BACKLOG = 2048
 _OTHER_DESCRIPTORS = 256
@@ -45,7 +47,15 @@ class Address:
     unix_socket: Path | None = None
     """Listen here in place of host and port."""
     root_path: str = ""
-    """The prefix below which a proxy shows the service."""
+    """The prefix below which a proxy shows the service: `/vision`."""
+
+    def __post_init__(self) -> None:
+        """Raise InputError for a prefix that is none."""
+        if self.root_path and not _PREFIX.fullmatch(self.root_path):
+            raise InputError(
+                f"--root-path {self.root_path!r}: expected a path such as /vision",
+                "It begins with a slash, and has letters, digits and ._~- between slashes.",
+            )
 
     @property
     def key_file(self) -> Path | None:

@@ -143,8 +143,13 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._replaying or not self._in_head:
             return  # trailers are no headers (RFC 9110, 6.5.1): who checked those of a request has not seen them
         super().on_header(name, value)
+        name = name.lower()
         if len(self.headers) > _HEADERS:
             raise ValueError("too many headers")
+        if name == b"host" and any(before == name for before, _ in self.headers[:-1]):
+            raise ValueError("several hosts")  # who reads the other one sees another request (RFC 9112, 3.2)
+        if name == b"transfer-encoding" and value.strip().lower() != b"chunked":
+            raise ValueError("an unknown transfer coding")
 
     def on_headers_complete(self) -> None:
         if self._replaying:

@@ -57,4 +57,8 @@ class _Streamed(StreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with aclosing(self._content):
-            await super().__call__(scope, receive, send)
+            if scope.get("http_version") == "1.0":  # which has no chunks, so the length must be known before
+                whole = b"".join([piece async for piece in self._content])
+                await Response(whole, headers=dict(self.headers))(scope, receive, send)
+            else:
+                await super().__call__(scope, receive, send)
