@@ -7,7 +7,7 @@ import logging
 from typing import Any, ClassVar
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from plimsoll.serve.settings import Settings
 
@@ -82,7 +82,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _refuse_invalid(self) -> None:
         """Answer what is no request, or one too many, with 400: behind the answers to those that came before it."""
-        last = self.cycle
+        last: RequestResponseCycle | None = self.cycle  # None before the first request, whatever uvicorn's types say
         if last is None or (last.response_complete and not self.pipeline):
             self.send_400_response("Invalid HTTP request received.")
         elif self._in_head:
