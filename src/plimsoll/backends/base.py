@@ -209,6 +209,12 @@ class Backend(ABC):
         """The target that runs a model of one of `formats` where the user names none; None: the user has to."""
         return Target(self.name)
 
+    def target_of(self, model: Model) -> Target | None:
+        """Return the target that runs a model of one of `formats` as it is, where the user names none; raises
+        BuildError for a damaged file."""
+        del model
+        return self.default_target
+
     @property
     def calibration_tables(self) -> tuple[CalibrationTable, ...]:
         """The formats in which its tools keep calibrated ranges."""

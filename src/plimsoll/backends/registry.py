@@ -67,7 +67,7 @@ def default_target(model: Model) -> Target:
     if model.format == "onnx":  # A quantized or halved file computes as it says.
         return replace(REFERENCE_TARGET, precision=form.precision_of(model.path))
     own = for_format(model.format)
-    return REFERENCE_TARGET if own is None else own.default_target or REFERENCE_TARGET
+    return REFERENCE_TARGET if own is None else own.target_of(model) or REFERENCE_TARGET
 
 
 def _own() -> set[str]:

@@ -20,7 +20,7 @@ from plimsoll.backends.base import Objective
 from plimsoll.backends.runner import Runner
 from plimsoll.core.model import Model
 from plimsoll.core.target import REFERENCE_TARGET, Target
-from plimsoll.errors import ModelError, PlimsollError, SpecError
+from plimsoll.errors import InputError, ModelError, PlimsollError, SpecError
 from plimsoll.importers.base import Converter
 from plimsoll.inference.frames import Frame, answer_worst
 from plimsoll.inference.pictures import Picture, source
@@ -109,7 +109,7 @@ def _resolve(reference: str, given: Spec | None, import_folder: Path | None) -> 
     if not path.exists() and not _has_converter(path):
         raise ModelError(
             f"'{reference}' is neither a file or folder nor a network of the zoo{_near(reference)}",
-            f"The zoo has: {', '.join(zoo.names())}.",
+            f"The zoo has: {', '.join((*zoo.names(), *catalog.cascades()))}.",
         )
     model = importers.read(path, given)
     return ResolvedModel(model, backends.default_target(model))
@@ -260,6 +260,14 @@ class Predictor:
         self.close()
 
 
+def _cascade(reference: str) -> Path | None:
+    """Return the file of a cascade, of the zoo or the user's own; None for anything else."""
+    if reference in catalog.cascades():
+        return catalog.cascade_file(reference)
+    path = Path(reference)
+    return path if path.suffix.lower() == ".toml" and path.is_file() else None
+
+
 def load(
     model: str | os.PathLike[str],
     *,
@@ -268,7 +276,7 @@ def load(
     preprocessing: Preprocessing | None = None,
     options: Mapping[str, str] | None = None,
 ) -> Predictor:
-    """Open a zoo name, a bundle or a model file for answering pictures.
+    """Open a zoo name, a bundle, a model file or a cascade's file for answering pictures.
 
     `spec` is a Spec file for a bare model file; `target` and `preprocessing` override a bundle's (default
     onnxruntime:cpu:float32 and reference preprocessing).
@@ -276,6 +284,15 @@ def load(
     >>> with load("open_nsfw") as model:  # doctest: +SKIP
     ...     model.predict("photo.jpg").score
     """
+    if (cascade := _cascade(os.fspath(model))) is not None:
+        from plimsoll.inference.cascade import CascadePredictor  # It imports this module, and few calls need it.
+
+        if spec is not None or target is not None or preprocessing is not None or options:
+            raise InputError(
+                f"{model}: a cascade's networks have their own Specs, targets and settings",
+                "Give none, and ship the networks one by one; a stage may name a bundle.",
+            )
+        return CascadePredictor(cascade)
     opened = open_model(
         os.fspath(model),
         Path(spec) if spec is not None else None,

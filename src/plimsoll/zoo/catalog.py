@@ -148,6 +148,18 @@ def names() -> tuple[str, ...]:
 
 
 @cache
+def cascades() -> tuple[str, ...]:
+    """Return the names of all cascades: networks of the zoo that feed each other."""
+    folder = resources.files(__package__).joinpath("cascades")
+    return tuple(sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml")))
+
+
+def cascade_file(name: str) -> Path:
+    """Return the file of a cascade."""
+    return Path(str(resources.files(__package__).joinpath("cascades", f"{name}.toml")))
+
+
+@cache
 def card(name: str) -> Card:
     """Return a card; raises ModelError for a name that the zoo doesn't have."""
     if name not in names():

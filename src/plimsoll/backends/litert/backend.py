@@ -62,6 +62,9 @@ class LiteRt(Backend):
             for precision in _PRECISIONS
         )
 
+    def target_of(self, model: Model) -> Target:
+        return Target(self.name, "cpu", conversion.precision_of(model))
+
     def takes_calibration(self, target: Target) -> bool:
         return target.precision in conversion.CALIBRATED
 

@@ -65,6 +65,11 @@ def build(model: Model, target: Target, folder: Path, calibration: CalibrationDa
     return Model(path, "tflite", model.spec, parent=model)
 
 
+def precision_of(model: Model) -> str:
+    """Return the precision in which a TFLite file computes; raises BuildError for a damaged one."""
+    return _read(model.path).precision
+
+
 def _read(path: Path) -> TfliteFile:
     try:
         return tflite_file.read_file(path)

@@ -42,7 +42,9 @@ class Box:
         """Return it as plain data; positions to a hundredth of a pixel."""
         row: dict[str, Any] = {"label": self.label, "score": self.score, "box": [position(value) for value in self.box]}
         if self.points:
-            row["points"] = [[position(x), position(y), *map(float, rest)] for x, y, *rest in self.points]
+            row["points"] = [
+                [position(x), position(y), *(round(float(value), 4) for value in rest)] for x, y, *rest in self.points
+            ]
         if self.mask is not None:
             row["mask"] = self.mask.row()
         return row

@@ -1,0 +1,359 @@
+"""Cascades: networks that feed each other. The first finds objects in the picture; each is turned upright by points
+inside its box, cut out, and given to the next, whose points are brought back into the picture.
+
+A cascade is a TOML file that names a network for each stage: of the zoo, a bundle or a file beside it. Its answer is a
+detector's, with the last stage's points in each box.
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+
+from plimsoll.backends.base import Objective
+from plimsoll.core.wording import explain
+from plimsoll.errors import InputError, PlimsollError, SpecError
+from plimsoll.inference.gestures import POINTS, gestures_of
+from plimsoll.inference.pictures import Picture, name_of, source
+from plimsoll.inference.predictor import Predictor, ResolvedModel, open_model
+from plimsoll.inference.stream import Observer, Prediction
+from plimsoll.preprocessing import ArrayColour, ImageGeometry, PixelArray
+from plimsoll.preprocessing.decode import as_array, decode, orientation, read
+from plimsoll.preprocessing.decoded import decoded_pixels
+from plimsoll.spec.spec import Detect, Landmarks
+from plimsoll.system import files
+from plimsoll.tasks.detect import Box, Detection
+from plimsoll.tasks.landmarks import Points
+
+MAX_BYTES = 1_000_000
+_AT_ONCE = 4
+
+Positions = NDArray[np.float64]
+
+
+class Crop(BaseModel):
+    """How an object is cut out for the next stage: a square around its box, turned and shifted.
+
+    MediaPipe's `DetectionsToRectsCalculator` and `RectTransformationCalculator` with `square_long`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    scale: Annotated[FiniteFloat, Field(gt=0.0, le=20.0)] = 1.0
+    """The square's side, in the longer sides of the box."""
+    shift: tuple[FiniteFloat, FiniteFloat] = (0.0, 0.0)
+    """How far its centre is moved, in widths and heights of the box, in the turned object's own directions."""
+    upright: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] | None = None
+    """Two of the box's points: the line from the first to the second has the direction `angle` in the crop."""
+    angle: FiniteFloat = 0.0
+    """In degrees: 0 points to the right, 90 up."""
+
+
+class Stage(BaseModel):
+    """One network."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str
+    """A network of the zoo, a bundle, or a file; relative paths start beside the cascade's file."""
+    spec: str | None = None
+    """The Spec's file, for a bare model file."""
+    crop: Crop | None = None
+    """How its pictures are cut out of the picture; the first stage takes all of it."""
+    sampling: Literal["spec", "corners"] = "spec"
+    """How the first stage's picture is made: by its Spec's input steps; or as MediaPipe does, whose `ImageToTensor`
+    lays the picture's corner on the corner pixel's place. Its positions then lie half an input pixel further left and
+    up, which its networks were made with."""
+    presence: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
+    """Objects that a later stage is less sure of are dropped."""
+
+
+class CascadeSpec(BaseModel):
+    """A cascade, as its file says it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    description: str = ""
+    labels: Literal["detector", "gestures"] = "detector"
+    """What a box is called: as the first stage calls it, or the gesture of a hand of 21 points."""
+    stages: Annotated[tuple[Stage, ...], Field(min_length=2, max_length=2)]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.stages[0].crop is not None:
+            raise ValueError("stages: the first takes the whole picture, and has no crop")
+        if any(stage.crop is None for stage in self.stages[1:]):
+            raise ValueError("stages: all but the first need a crop")
+        return self
+
+
+def read_cascade(path: Path) -> CascadeSpec:
+    """Read a cascade's file; raises SpecError."""
+    try:
+        return CascadeSpec.model_validate(tomllib.loads(files.read_text(path, MAX_BYTES)))
+    except OSError as error:
+        raise SpecError(f"{path}: can't read the cascade: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: not a TOML file: {error}") from error
+    except ValidationError as error:
+        raise SpecError(f"{path}: not a cascade: {explain(error)}", "docs/tasks.md says what one holds.") from error
+
+
+@dataclass(frozen=True)
+class Square:
+    """A turned square in a picture."""
+
+    x: float
+    y: float
+    """Its centre, in the picture's pixels."""
+    side: float
+    angle: float
+    """By which it is turned clockwise, in radians."""
+
+    def to_picture(self, points: Positions) -> Positions:
+        """Return where points `[N, 2]`, as shares of the square, lie in the picture."""
+        x, y = ((points - 0.5) * self.side).T
+        cosine, sine = math.cos(self.angle), math.sin(self.angle)
+        return np.stack([self.x + x * cosine - y * sine, self.y + x * sine + y * cosine], axis=1)
+
+    def cut(self, pixels: NDArray[np.uint8], width: int, height: int, *, black: bool = False) -> NDArray[np.uint8]:
+        """Return what is in it, `[height, width, 3]`, bilinear; beyond the picture its border repeats, or is `black`.
+
+        The corners of the square lie on the corner pixels' places, as where MediaPipe's `ImageToTensorCalculator` gives
+        them to OpenCV's `warpPerspective`.
+        """
+        columns, rows = np.meshgrid(np.arange(width) / width, np.arange(height) / height)
+        at = self.to_picture(np.stack([columns.ravel(), rows.ravel()], axis=1))
+        if black:
+            pixels, at = np.pad(pixels, ((1, 1), (1, 1), (0, 0))), at + 1
+        x, y = np.clip(at[:, 0], 0, pixels.shape[1] - 1), np.clip(at[:, 1], 0, pixels.shape[0] - 1)
+        left, top = x.astype(np.intp), y.astype(np.intp)
+        right, bottom = np.minimum(left + 1, pixels.shape[1] - 1), np.minimum(top + 1, pixels.shape[0] - 1)
+        across, down = (x - left)[:, np.newaxis], (y - top)[:, np.newaxis]
+        upper = pixels[top, left] * (1 - across) + pixels[top, right] * across
+        lower = pixels[bottom, left] * (1 - across) + pixels[bottom, right] * across
+        mixed = upper * (1 - down) + lower * down
+        return np.asarray(np.rint(mixed), np.uint8).reshape(height, width, 3)
+
+
+def square_of(crop: Crop, box: Sequence[float], points: Positions) -> Square:
+    """Return the square to cut out around a box (x0, y0, x1, y1) with its points `[N, 2]`, all in the picture's pixels;
+    raises SpecError for a point that the box doesn't have."""
+    x0, y0, x1, y1 = box
+    width, height, angle = x1 - x0, y1 - y0, 0.0
+    if crop.upright is not None:
+        if max(crop.upright) >= len(points):
+            raise SpecError(
+                f"crop.upright = {list(crop.upright)}: the stage before gives {len(points)} points in a box",
+                "They count from 0.",
+            )
+        first, second = points[crop.upright[0]], points[crop.upright[1]]
+        turn = math.radians(crop.angle) - math.atan2(first[1] - second[1], second[0] - first[0])
+        angle = turn - 2 * math.pi * math.floor((turn + math.pi) / (2 * math.pi))
+    dx, dy = width * crop.shift[0], height * crop.shift[1]
+    cosine, sine = math.cos(angle), math.sin(angle)
+    centre_x, centre_y = (x0 + x1) / 2 + dx * cosine - dy * sine, (y0 + y1) / 2 + dx * sine + dy * cosine
+    return Square(centre_x, centre_y, crop.scale * max(width, height), angle)
+
+
+class CascadeStages:
+    """The opened networks of a cascade."""
+
+    def __init__(self, spec: CascadeSpec, predictors: Sequence[Predictor]) -> None:
+        """Raises SpecError for networks whose tasks don't fit together."""
+        self.spec, self.predictors = spec, tuple(predictors)
+        outputs = [predictor.spec.output for predictor in predictors]
+        if not isinstance(outputs[0], Detect):
+            raise SpecError(f"{spec.name}: the first stage's task is '{outputs[0].task}'; it has to detect boxes")
+        self.last = outputs[1]
+        if not isinstance(self.last, Landmarks):
+            raise SpecError(f"{spec.name}: the last stage's task is '{self.last.task}'; it has to give landmarks")
+        if spec.labels == "gestures" and self.last.points != POINTS:
+            raise SpecError(f"{spec.name}: gestures need the {POINTS} points of a hand, not {self.last.points}")
+        sizes = [
+            (predictor.spec.input.tensor_spec.width, predictor.spec.input.tensor_spec.height)
+            for predictor in predictors
+        ]
+        if any(width is None or height is None for width, height in sizes):
+            raise SpecError(
+                f"{spec.name}: the size of a stage's input is not known", "Give its input steps a fixed size."
+            )
+        self._sizes = [(width or 0, height or 0) for width, height in sizes]
+        crop = spec.stages[1].crop
+        if crop is not None and crop.upright is not None and max(crop.upright) >= outputs[0].points:
+            raise SpecError(f"{spec.name}: crop.upright = {list(crop.upright)}, of {outputs[0].points} points in a box")
+
+    def answer(self, picture: Picture, colour: ArrayColour | None, threshold: float | None) -> Detection:
+        """Answer one picture; raises ImageError or RunError."""
+        pixels, whole = self._decoded(picture, colour)
+        boxes = []
+        for box in self._objects(pixels, threshold):
+            points = self._points(pixels, box)
+            if points is not None:
+                boxes.append(replace(box, box=_around(points), points=tuple(map(tuple, points.tolist()))))
+        if self.spec.labels == "gestures":
+            names = gestures_of([np.array(box.points) for box in boxes])
+            boxes = [replace(box, label=name) for box, name in zip(boxes, names, strict=True)]
+        return Detection(tuple(_as_sent(box, whole) for box in boxes))
+
+    def _decoded(self, picture: Picture, colour: ArrayColour | None) -> tuple[NDArray[np.uint8], ImageGeometry]:
+        """Return the upright picture, RGB, and the way back to how it was sent."""
+        step, given = self.predictors[0].spec.input.decode, source(picture, colour)
+        if isinstance(given, bytes | Path):
+            data = read(given)
+            pixels = as_array(decode(data, step))
+            followed = orientation(data, fill=step.truncated == "fill") if step.exif_orientation else 1
+        else:
+            decoded, followed = decoded_pixels(given, step)
+            pixels = as_array(decoded)
+        if pixels.shape[2] == 1:
+            pixels = np.repeat(pixels, 3, axis=2)
+        height, width = pixels.shape[:2]
+        sent = (height, width) if followed > 4 else (width, height)
+        whole = ImageGeometry(*sent, width, height, (1.0, 1.0), (0.0, 0.0), (0.0, 0.0, width, height), followed)
+        return np.asarray(pixels, np.uint8), whole
+
+    def _objects(self, pixels: NDArray[np.uint8], threshold: float | None) -> list[Box]:
+        """Return the first stage's boxes in the upright picture's pixels; unlike those that are shown, not clipped to
+        it."""
+        first = self.predictors[0]
+        height, width = pixels.shape[:2]
+        whole = Square(width / 2, height / 2, max(width, height), 0.0)
+        corners = self.spec.stages[0].sampling == "corners"
+        if corners:
+            pixels = whole.cut(pixels, *self._sizes[0], black=True)
+        tensor, geometry = first.prepare(PixelArray(pixels, "RGB"))
+        outputs = first.runner("throughput").infer(tensor[np.newaxis])
+        detection = first.task.decode(outputs, threshold, None)[0]
+        if geometry is None or not isinstance(detection, Detection):
+            raise InputError(f"{self.spec.name}: the first stage gives no boxes")
+        output = first.spec.output
+        fractions = isinstance(output, Detect) and output.normalized
+        size = (1, 1) if fractions else (geometry.input_width, geometry.input_height)
+        way_back = geometry
+
+        def placed(positions: Sequence[Sequence[float]]) -> Positions:
+            shares = np.array(positions, np.float64)[:, :2] / size
+            if corners:
+                return whole.to_picture(shares)
+            return way_back.points(shares * (way_back.input_width, way_back.input_height))
+
+        boxes = []
+        for box in detection.boxes:
+            x0, y0, x1, y1 = placed([box.box[:2], box.box[2:]]).ravel().tolist()
+            points = placed(box.points).tolist() if box.points else []
+            boxes.append(replace(box, box=(x0, y0, x1, y1), points=tuple(map(tuple, points))))
+        return boxes
+
+    def _points(self, pixels: NDArray[np.uint8], box: Box) -> Positions | None:
+        """Return the last stage's points `[N, 2 or 3]` of an object; None where it isn't there."""
+        stage, predictor = self.spec.stages[1], self.predictors[1]
+        square = square_of(stage.crop or Crop(), box.box, np.array(box.points, np.float64).reshape(-1, 2))
+        width, height = self._sizes[1]
+        cut = PixelArray(square.cut(pixels, width, height), "RGB")
+        tensor, geometry = predictor.prepare(cut)
+        outputs = predictor.runner("throughput").infer(tensor[np.newaxis])
+        answer = predictor.task.decode(outputs, None, [geometry])[0]
+        if not isinstance(answer, Points) or (answer.presence is not None and answer.presence < stage.presence):
+            return None
+        points = np.array(answer.points, np.float64)
+        placed = square.to_picture(points[:, :2] / (width, height))
+        return np.concatenate([placed, points[:, 2:] * (square.side / width)], axis=1)
+
+    def answers(
+        self, pictures: Iterable[Picture], colour: ArrayColour | None, threshold: float | None, threads: int
+    ) -> Iterator[Prediction]:
+        """Answer pictures in order, several at once, in bounded memory."""
+
+        def predict(picture: Picture) -> Prediction:
+            try:
+                return Prediction(name_of(picture), self.answer(picture, colour, threshold))
+            except PlimsollError as error:
+                return Prediction(name_of(picture), None, error.message)
+
+        with ThreadPoolExecutor(max(1, threads), "plimsoll-cascade") as pool:
+            waiting: list[Any] = []
+            for picture in pictures:
+                waiting.append(pool.submit(predict, picture))
+                if len(waiting) >= _AT_ONCE * max(1, threads):
+                    yield waiting.pop(0).result()
+            for future in waiting:
+                yield future.result()
+
+
+class CascadePredictor(Predictor):
+    """A cascade that answers pictures; its Spec and its task are those of its first stage, the detector."""
+
+    def __init__(self, file: Path) -> None:
+        """Open all networks that the file names; raises SpecError, ModelError or BundleError."""
+        spec = read_cascade(file)
+        self._later: list[Predictor] = []
+        first, *later = spec.stages
+        super().__init__(_opened(first, file.parent))
+        try:
+            self._later += [Predictor(_opened(stage, file.parent)) for stage in later]
+            self._stages = CascadeStages(spec, (self, *self._later))
+        except PlimsollError:
+            self.close()
+            raise
+
+    def predict(
+        self,
+        picture: Picture,
+        *,
+        colour: ArrayColour | None = None,
+        threshold: float | None = None,
+        objective: Objective = "latency",
+    ) -> Detection:
+        """Answer one picture; raises ImageError if it can't be read and RunError if a runtime fails."""
+        del objective
+        return self._stages.answer(picture, colour, threshold)
+
+    def predict_many(
+        self,
+        pictures: Iterable[Picture],
+        *,
+        colour: ArrayColour | None = None,
+        threshold: float | None = None,
+        batch: int | None = None,
+        observe: Observer | None = None,
+    ) -> Iterator[Prediction]:
+        """Answer pictures in order; what can't be read or run yields a Prediction with an error. Each core answers one
+        picture at a time: `batch` is not used, and `observe` not called."""
+        del batch, observe
+        return self._stages.answers(pictures, colour, threshold, self.cores)
+
+    def close(self) -> None:
+        """Close all networks."""
+        for predictor in self._later:
+            predictor.close()
+        super().close()
+
+
+def _opened(stage: Stage, folder: Path) -> ResolvedModel:
+    beside = folder / stage.model
+    return open_model(str(beside) if beside.exists() else stage.model, folder / stage.spec if stage.spec else None)
+
+
+def _around(points: Positions) -> tuple[float, float, float, float]:
+    (x0, y0), (x1, y1) = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
+    return float(x0), float(y0), float(x1), float(y1)
+
+
+def _as_sent(box: Box, whole: ImageGeometry) -> Box:
+    """Bring a box and its points from the upright picture to the picture as it was sent; the box is clipped to it."""
+    x0, y0, x1, y1 = whole.boxes(np.array([box.box]))[0]
+    places = np.array(box.points, np.float64)
+    points = np.concatenate([whole.points(places[:, :2]), places[:, 2:]], axis=1)
+    corners = (float(x0), float(y0), float(x1), float(y1))
+    return replace(box, box=corners, points=tuple(map(tuple, points.tolist())))
