@@ -29,6 +29,7 @@ from plimsoll.tasks.detect.reading import (
     SLACK,
     Query,
     best_labels,
+    column_ends,
     labelled,
     misfit,
     named,
@@ -45,10 +46,13 @@ def rows(query: Query, outputs: Outputs) -> list[Candidates]:
     (raw,) = named(spec, {name: value for name, value in outputs.items() if name != spec.prototypes}, 1)
     table = _as_rows(spec, raw)
     names, scores = row_columns(spec, table.shape[2])
-    require_finite(table, "boxes or scores")
     at = {name: index for index, name in enumerate(names)}
-    for columns in (scores, *(slice(at[name], at[name] + 1) for name in ("objectness",) if name in at)):
-        require_probabilities(table[:, :, columns])
+    if table.size:
+        ends = column_ends(raw, 1 if spec.head == "yolov8" else raw.ndim - 1)
+        if not np.isfinite(ends).all():
+            require_finite(table, "boxes or scores")
+        for columns in (scores, *(slice(at[name], at[name] + 1) for name in ("objectness",) if name in at)):
+            require_probabilities(ends[:, columns])
     if spec.head == "yolox":
         table = table.astype(np.float32)
         table[:, :, :4] = decode_cells(table[:, :, :4], spec.strides, *query.size)

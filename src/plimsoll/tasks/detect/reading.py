@@ -97,6 +97,29 @@ def misfit(output: NDArray[Any], expected: str, why: str, head: str) -> ModelErr
     return ModelError(f"the network's output is {list(output.shape)}; head '{head}' reads {expected} ({why})", HINT)
 
 
+_TOGETHER = 64
+
+
+def column_ends(values: NDArray[Any], axis: int) -> NDArray[Any]:
+    """Return the least and the largest value of each column along an axis, `[2, columns]`; NaN where it holds one.
+
+    Of what may be millions of values, so rows are compared many at once: NumPy is slow at short ones.
+    """
+    count = values.shape[axis]
+    if axis != values.ndim - 1:
+        others = tuple(at for at in range(values.ndim) if at != axis)
+        return np.stack([values.min(axis=others), values.max(axis=others)])
+    rows = np.ascontiguousarray(values).reshape(-1, count)
+    whole = len(rows) // _TOGETHER * _TOGETHER
+    ends = []
+    for end in (np.minimum, np.maximum):
+        parts = [rows[whole:]]
+        if whole:
+            parts.append(end.reduce(rows[:whole].reshape(-1, _TOGETHER * count), axis=0).reshape(_TOGETHER, count))
+        ends.append(end.reduce(np.concatenate(parts), axis=0))
+    return np.stack(ends)
+
+
 def require_probabilities(scores: NDArray[Any]) -> None:
     """Raise ModelError for scores that are not from 0 to 1."""
     if scores.size and (scores.min() < -SLACK or scores.max() > 1 + SLACK):

@@ -16,7 +16,7 @@ Floats = NDArray[np.float64]
 MAX_CANDIDATES = 30_000
 """Suppression considers at most this many of the best boxes, as Ultralytics does; there are more only if the threshold
 is near 0."""
-_BLOCK = 128
+_BLOCK = 64
 
 
 @dataclass(frozen=True)
