@@ -7,6 +7,9 @@ is no more than a step of the precision: the share `step` of the largest value a
 where there are many of a kind, noise passes that is no more than usual among them: their output as a whole is held to
 the limit too, and a scale, a channel or a bias that was lost stands out. Neither lets a value pass that is off by many
 steps: one box among ten thousand is lost without much noise on the whole.
+
+What 8 bits can hold differs from network to network, and from quantity to quantity. So a quantized network is held
+against the original rounded to 8 bits, too (`plimsoll.onnx.eight_bits`): where that loses little, little may be lost.
 """
 
 from __future__ import annotations
@@ -60,9 +63,8 @@ def limits_of(precision: str) -> Limits:
     """Return the limits of a precision; those of 8 bits for every quantized one.
 
     float32 kernels that sum in another order leave 90 to 140 dB. float16 leaves 45 to 65 dB and bfloat16 30 to 45,
-    until something overflows. What is right in int8 leaves 12 to 40 dB; mixed-up layouts, lost scales and ranges of
-    another tensor leave less than 5. Most of the pictures that are compared have calibrated the network; on others it
-    is up to 2 dB worse.
+    until something overflows. What is right in int8 leaves 12 to 50 dB: of a quantized network, more is asked where
+    rounding to 8 bits takes little.
     """
     return _FLOAT32 if precision == "float32" else _COARSE.get(precision, _QUANTIZED)
 
@@ -77,6 +79,10 @@ class Figure:
     limit: float
     fault: str = ""
     """What is wrong, in words; empty where nothing is."""
+    rounding_db: float = math.inf
+    """What rounding to 8 bits leaves of it at best; infinite where that isn't known."""
+    whole: bool = False
+    """Whether it is about whole numbers: `snr_db` and `limit` are shares then."""
 
 
 @dataclass
@@ -102,14 +108,19 @@ class Agreement:
     _equal: dict[str, list[int]] = field(default_factory=dict)
     _faults: dict[str, str] = field(default_factory=dict)
 
-    def add(self, reference: Outputs, other: Outputs) -> None:
-        """Compare the outputs for one picture, or for one batch, by their names."""
+    def add(self, reference: Outputs, other: Outputs, *, unlike: bool = False) -> None:
+        """Compare the outputs for one picture, or for one batch, by their names. Of a picture `unlike` those that
+        calibrated, shapes count, and whether values are finite; not how near they are."""
         pairs = {}
         for name, value in reference.items():
             if name not in other:
                 self._faults.setdefault(name, "is missing")
             elif (pair := self._comparable(name, np.asarray(value), np.asarray(other[name]))) is not None:
                 pairs[name] = pair
+        if unlike:
+            for name, pair in pairs.items():
+                self._finite(name, *pair)
+            return
         if not pairs:
             return
         pairs = self._in_the_same_order(pairs)
@@ -151,13 +162,10 @@ class Agreement:
             counts[0] += int((reference == other).sum())
             counts[1] += reference.size
             return
-        first, second = reference.astype(np.float64).ravel(), other.astype(np.float64).ravel()
-        usable = np.isfinite(first) & np.isfinite(second)
-        if not usable.all():
-            if not np.array_equal(first[~usable], second[~usable], equal_nan=True):
-                self._faults.setdefault(name, "has NaN or infinities that the other doesn't have")
-                return
-            first, second = first[usable], second[usable]
+        finite = self._finite(name, reference, other)
+        if finite is None:
+            return
+        first, second = finite
         sums = self._sums.setdefault(name, _Sums())
         if not first.size:
             return
@@ -169,6 +177,15 @@ class Agreement:
         sums.largest = max(sums.largest, float(np.abs(first).max()))
         sums.largest_other = max(sums.largest_other, float(np.abs(second).max()))
         sums.largest_error = max(sums.largest_error, float(np.abs(difference).max()))
+
+    def _finite(self, name: str, reference: Array, other: Array) -> tuple[Array, Array] | None:
+        """Return the values that are finite in both; None where others differ, which is noted."""
+        first, second = reference.astype(np.float64).ravel(), other.astype(np.float64).ravel()
+        usable = np.isfinite(first) & np.isfinite(second)
+        if np.array_equal(first[~usable], second[~usable], equal_nan=True):
+            return first[usable], second[usable]
+        self._faults.setdefault(name, "has NaN or infinities that the other doesn't have")
+        return None
 
     def _in_the_same_order(self, pairs: dict[str, tuple[Array, Array]]) -> dict[str, tuple[Array, Array]]:
         """Return the pairs with rows that are sorted by a score (of a detector that ends in TopK or NMS) in the order
@@ -193,8 +210,9 @@ class Agreement:
                     pairs[name] = reference, other
         return pairs
 
-    def figures(self) -> tuple[Figure, ...]:
-        """Return a figure for every output and quantity, in the order in which they came."""
+    def figures(self, rounding: Agreement | None = None) -> tuple[Figure, ...]:
+        """Return a figure for every output and quantity, in the order in which they came. `rounding` has compared the
+        reference with itself, rounded to 8 bits."""
         kinds: dict[str, list[_Sums]] = {}
         for name, sums in self._sums.items():
             kinds.setdefault(_kind_of(name), []).append(sums)
@@ -202,7 +220,7 @@ class Agreement:
         usual = {kind: _usual(same) for kind, same in kinds.items()}
         largest = {kind: max(sums.largest for sums in same) for kind, same in kinds.items()}
         floats = [
-            self._figure(name, sums, usual[_kind_of(name)], largest[_kind_of(name)])
+            self._figure(name, sums, usual[_kind_of(name)], largest[_kind_of(name)], rounding)
             for name, sums in self._sums.items()
             if name not in self._faults
         ]
@@ -211,26 +229,37 @@ class Agreement:
         ]
         return (*wrong, *floats, *whole)
 
-    def _figure(self, name: str, sums: _Sums, usual: tuple[float, float], largest: float) -> Figure:
+    def _figure(
+        self, name: str, sums: _Sums, usual: tuple[float, float], largest: float, rounding: Agreement | None
+    ) -> Figure:
         if not sums.count:
             return Figure(name, math.inf, self.limits.snr_db)
+        rounded = rounding._sums.get(name) if rounding is not None else None
+        rounding_db = _decibels(rounded.signal, rounded.noise) if rounded is not None else math.inf
+        limit = self.limits.snr_db if rounded is None else self._limit_beside(rounding_db, name)
         whole = self._sums.get(name.partition(", ")[0], sums).largest
         snr = _decibels(sums.signal, sums.noise)
         step = self.limits.step * max(largest, _LEAST_SHARE * whole, _LEAST)
         passes = _noise(sums) <= max(step, usual[0]) and sums.largest_error <= max(_MOST_STEPS * step, usual[1])
-        fault = "" if snr >= self.limits.snr_db or passes else f"has a signal-to-noise ratio of {snr:.0f} dB"
+        fault = "" if snr >= limit or passes else f"has a signal-to-noise ratio of {snr:.0f} dB"
         if fault and not sums.largest:
             fault = f"is zero throughout, and up to {sums.largest_other:.2g} now"
         elif fault and not sums.largest_other:
             fault = "is zero throughout now"
-        return Figure(name, snr, self.limits.snr_db, fault)
+        return Figure(name, snr, limit, fault, rounding_db)
+
+    def _limit_beside(self, rounding_db: float, name: str) -> float:
+        """Return the limit where it is known what rounding alone leaves: more than this class's where that is much;
+        less for a quantity, but not for an output as a whole, where that is little."""
+        least = min(self.limits.snr_db, rounding_db - _LEAST_GAP_DB) if ", " in name else self.limits.snr_db
+        return max(least, min(rounding_db - _MOST_GAP_DB, _MOST_REQUIRED_DB))
 
     def _whole(self, name: str, equal: int, count: int) -> Figure:
         share = equal / count
         # A single different value in a short list is a matter of rounding.
         passes = share >= self.limits.equal or (count - equal <= 1 and count > 1 and self.limits is not STATE)
         fault = "" if passes else f"has only {share:.0%} of its {count:,} whole numbers as they were"
-        return Figure(name, share, self.limits.equal, fault)
+        return Figure(name, share, self.limits.equal, fault, whole=True)
 
 
 _LEAST_ROWS, _MOST_ROWS = 10, 1000
@@ -240,6 +269,11 @@ _USUAL = 4.0
 _MOST_STEPS = 64
 """So many steps a value may be off where noise passes since there is little of it: at 8 bits, a quarter of the largest
 value."""
+_LEAST_GAP_DB, _MOST_GAP_DB = 12.0, 24.0
+"""So much more than rounding takes may int8 always lose, and never: for ranges that hold for all pictures and clip some
+values, and for layers that round what came rounded. Up to 21 were measured on real networks."""
+_MOST_REQUIRED_DB = 28.0
+"""No quantity needs more at int8."""
 _LEAST_SHARE = 1e-3
 _LEAST = 1e-6
 """Nothing is compared on a finer scale than these: a share of the whole output's largest value, and an absolute one."""

@@ -17,7 +17,8 @@ from plimsoll.backends.trial_inputs import FeedsPair, TriedNetwork, feeds_of
 from plimsoll.core.model import Model, Tensors
 from plimsoll.core.target import REFERENCE_TARGET, Target
 from plimsoll.core.wording import printable
-from plimsoll.errors import BuildError, PlimsollError, RunError
+from plimsoll.errors import BuildError, ModelError, PlimsollError, RunError
+from plimsoll.onnx import eight_bits
 from plimsoll.onnx.answers import ReferenceNetwork, unrepeatable
 from plimsoll.tasks import decoder
 
@@ -41,7 +42,7 @@ class Conversion:
     """What `Backend.build` was given; with it, the first layer that goes wrong can be looked for."""
     calibration: CalibrationData | None = None
     pictures: tuple[Path, ...] = ()
-    """Calibration pictures, which are tried after those that come with Plimsoll."""
+    """The user's. They alone judge a quantized network, where there are any; others are judged by Plimsoll's, too."""
 
     @property
     def sources(self) -> tuple[Model, ...]:
@@ -93,7 +94,8 @@ def _compared(conversion: Conversion, session: Session) -> Outcome:
     other = TriedNetwork(conversion.built, session, conversion.target)
     limits = agreement.limits_of(conversion.backend.computes_in(conversion.target, conversion.options))
     agreed = Agreement(limits, decoder(model.spec) if model.spec is not None else None)
-    answers = list(answers_of(source, other, agreed, conversion.pictures))
+    rounding = _rounding(model, agreed) if limits.calibrated else None
+    answers = list(answers_of(source, other, agreed, conversion.pictures, rounding))
     state, repeated = Agreement(agreement.STATE), Agreement(agreement.STATE)
     first = [answer for answer in answers if answer.expected]
     for answer in reversed(first):
@@ -102,7 +104,8 @@ def _compared(conversion: Conversion, session: Session) -> Outcome:
         repeated.add(answer.expected, source.answer(answer.feeds.source))
     if len(first) > 1 and source.takes_batches and other.takes_batches:
         _compare_batch(first[:2], source, other, agreed, repeated)
-    return Outcome(agreed.figures(), state.figures(), _why_unrepeatable(model, repeated.figures()), len(answers))
+    figures = agreed.figures(rounding.agreed if rounding is not None else None)
+    return Outcome(figures, state.figures(), _why_unrepeatable(model, repeated.figures()), len(answers))
 
 
 @dataclass(frozen=True)
@@ -114,8 +117,28 @@ class _Answer:
     answered: Tensors
 
 
+@dataclass(frozen=True)
+class _Rounding:
+    """The original rounded to 8 bits, and how near its answers are to the original's."""
+
+    network: TriedNetwork
+    agreed: Agreement
+
+
+def _rounding(model: Model, agreed: Agreement) -> _Rounding | None:
+    """Return the original, rounded; None where that can't be done."""
+    with contextlib.suppress(BuildError, ModelError):
+        network = ReferenceNetwork(model, eight_bits.rounded(model))
+        return _Rounding(TriedNetwork(model, network, REFERENCE_TARGET), Agreement(agreed.limits, agreed.task))
+    return None
+
+
 def answers_of(
-    source: TriedNetwork, other: TriedNetwork, agreed: Agreement, pictures: Sequence[Path]
+    source: TriedNetwork,
+    other: TriedNetwork,
+    agreed: Agreement,
+    pictures: Sequence[Path],
+    rounding: _Rounding | None = None,
 ) -> Iterator[_Answer]:
     """Have both networks answer picture by picture, and compare."""
     started, count = time.monotonic(), 0
@@ -131,7 +154,10 @@ def answers_of(
                 f"{source.model.source}: {error.message}", "Check the file with `plimsoll inspect`."
             ) from error
         answered = other.answer(feeds.other)
-        agreed.add(expected, answered)
+        agreed.add(expected, answered, unlike=feeds.unlike)
+        if rounding is not None and not feeds.unlike:
+            with contextlib.suppress(RunError):
+                rounding.agreed.add(expected, rounding.network.answer(feeds.source))
         yield _Answer(feeds, expected, answered) if count < REPEATED else _Answer(feeds, {}, {})
         count += 1
 
@@ -144,7 +170,8 @@ def _compare_batch(
         both = source.answer(*[answer.feeds.source for answer in answers])
     except (PlimsollError, ValueError):
         return  # Many a network says that it takes any batch, and takes one. Pictures may differ in size.
-    agreed.add(both, other.answer(*[answer.feeds.other for answer in answers]))
+    unlike = any(answer.feeds.unlike for answer in answers)
+    agreed.add(both, other.answer(*[answer.feeds.other for answer in answers]), unlike=unlike)
     alone = {name: value for name, value in answers[0].expected.items() if value.ndim and len(value) == 1}
     repeated.add(
         {name: value for name, value in alone.items() if len(both[name]) == len(answers)},

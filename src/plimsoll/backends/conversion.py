@@ -229,12 +229,28 @@ def _require(conversion: Conversion, outcome: Outcome) -> None:
     raise BuildError(
         f"{conversion.path}: {target} answers otherwise than the network does in ONNX Runtime: its {named(worst)}"
         f" {worst.fault}{_limit(worst, target.precision)}{more}{_at_layer(_first_layer(conversion, worst))}",
-        _FLOAT_HINT if target.precision in ("float32", "float16", "bfloat16") else _QUANTIZED_HINT,
+        _hint(conversion, worst),
     )
 
 
 _FLOAT_HINT = "The fault lies in the converter or the runtime. Choose another target; `plimsoll targets` lists them."
 _QUANTIZED_HINT = "Choose another calibrator, more calibration pictures, or a target of another precision or runtime."
+_ROUNDING_HINT = (
+    "8 bits are too few for this network. Choose float16 or float32, or try `plimsoll ship`, which keeps some layers in"
+    " float32."
+)
+_SAMPLES_HINT = (
+    " It was tried on pictures that come with Plimsoll. Where they show nothing that the network looks for, give some"
+    " of your own with --images."
+)
+
+
+def _hint(conversion: Conversion, worst: agreement.Figure) -> str:
+    limits = agreement.limits_of(conversion.target.precision)
+    if not limits.calibrated:
+        return _FLOAT_HINT
+    hint = _ROUNDING_HINT if worst.rounding_db < limits.snr_db else _QUANTIZED_HINT
+    return hint + ("" if conversion.pictures else _SAMPLES_HINT)
 
 
 def _worst(figures: Sequence[agreement.Figure]) -> agreement.Figure | None:
@@ -244,7 +260,10 @@ def _worst(figures: Sequence[agreement.Figure]) -> agreement.Figure | None:
 def _limit(figure: agreement.Figure, precision: str) -> str:
     if figure.snr_db == -math.inf:
         return ""
-    return f"; the limit at {precision} is " + (f"{figure.limit:.0f} dB" if figure.limit > 1 else f"{figure.limit:.1%}")
+    if figure.whole:
+        return f"; the limit at {precision} is {figure.limit:.1%}"
+    rounding = f", and rounding to 8 bits alone leaves {figure.rounding_db:.0f} dB" if figure.rounding_db < 99 else ""
+    return f"; the limit at {precision} is {figure.limit:.0f} dB{rounding}"
 
 
 def _at_layer(layer: str) -> str:

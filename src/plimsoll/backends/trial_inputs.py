@@ -70,23 +70,31 @@ class FeedsPair:
 
     source: Feeds
     other: Feeds
-    random: bool
+    random: bool = False
+    unlike: bool = False
+    """Whether the picture may be unlike those that calibrated the other network."""
 
 
 def feeds_of(
     source: TriedNetwork, other: TriedNetwork, pictures: Sequence[Path], *, calibrated: bool
 ) -> Iterator[FeedsPair]:
     """Yield what both networks read: for the pictures that come with Plimsoll and for the given ones; random tensors
-    where no picture can be used, unless the network was `calibrated`: nobody knows which tensors are in its ranges.
-    What can't be read is left out."""
-    usable = False
-    for picture in _pictures(source.model, pictures):
-        try:
-            pair = FeedsPair(source.feeds(picture), other.feeds(picture), random=False)
-        except ImageError:
-            continue
-        usable = True
-        yield pair
+    where no picture can be used. What can't be read is left out.
+
+    A `calibrated` network has ranges for pictures like the given ones: these come first, and others are unlike them.
+    Where none is given, those that come with Plimsoll stand in; random tensors don't.
+    """
+    samples, given = _samples(source.model), _read(pictures)
+    own = usable = False
+    for some in (given, samples) if calibrated else (samples, given):
+        for picture in some:
+            try:
+                pair = FeedsPair(source.feeds(picture), other.feeds(picture), unlike=calibrated and own)
+            except ImageError:
+                continue
+            usable = True
+            yield pair
+        own = usable
     if usable or calibrated:
         return
     for kind in RANDOM_KINDS:
@@ -97,23 +105,22 @@ def feeds_of(
         yield FeedsPair(first, second, random=True)
 
 
-def _pictures(model: Model, pictures: Sequence[Path]) -> Iterator[bytes]:
-    if model.spec is None:
-        return
-    for _, data in sample_pictures(model.spec.input.decode):
-        yield data
+def _samples(model: Model) -> Iterator[bytes]:
+    if model.spec is not None:
+        yield from (data for _, data in sample_pictures(model.spec.input.decode))
+
+
+def _read(pictures: Sequence[Path]) -> Iterator[bytes]:
     for path in pictures:
-        try:
+        with contextlib.suppress(OSError):
             yield path.read_bytes()
-        except OSError:
-            continue
 
 
 def sample_tensors(model: Model) -> list[NDArray[Any]]:
     """Return what a network reads for the pictures that come with Plimsoll, by its Spec's input steps, without the
     batch axis; empty without a Spec."""
     tensors = []
-    for picture in _pictures(model, ()):
+    for picture in _samples(model):
         with contextlib.suppress(ImageError):
             tensors.append(Preprocessor(model.require_spec().input)(picture))
     return tensors

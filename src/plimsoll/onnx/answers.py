@@ -37,11 +37,12 @@ class ReferenceNetwork:
 
     concurrent = True
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, changed: bytes | None = None) -> None:
+        """Load the network; or `changed`, what was made of it. Raises BuildError."""
         # Q/DQ pairs as they are written, in float32.
         as_written = {"session.disable_quant_qdq": "1"}
         with translate(BuildError, f"{model.source}: ONNX Runtime can't run it"):
-            session = graph.open_in_runtime(str(model.path), entries=as_written)
+            session = graph.open_in_runtime(changed or str(model.path), entries=as_written)
         self.inputs = tuple(map(_info, session.get_inputs()))
         self.outputs = tuple(map(_info, session.get_outputs()))
         self._session = session

@@ -35,7 +35,7 @@ class Artifacts(BaseModel):
     tensors: dict[bool, Path] = {}
     """Folded or not → `.npy` `[N, …]`: what the network reads for N calibration pictures."""
     pictures: tuple[str, ...] = ()
-    """Some of the calibration pictures: what is built is checked on them, too."""
+    """Some of the user's: what is built is checked on them."""
 
     def table(self, candidate: Candidate) -> Path:
         """Return the calibration table that a candidate is quantized with; raises BuildError if it has no table."""

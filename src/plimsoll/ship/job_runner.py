@@ -149,7 +149,8 @@ class JobRunner:
         self._failed: dict[str, JobError] = {}
         self.progress: Callable[[str], None] = lambda _: None
         """Is told in words what is being done."""
-        self.artifacts = Artifacts(pictures=split.calibration[:CHECKED_PICTURES])
+        # Those that calibrated would flatter what is checked.
+        self.artifacts = Artifacts(pictures=(split.validation or split.calibration)[:CHECKED_PICTURES])
         self.calibrators = config.calibrators if config.calibration is None else (_table_name(config.calibration),)
         """Plimsoll's calibrators that are tried; for a table that was given, its name."""
 

@@ -27,8 +27,8 @@ from plimsoll.system import files
 
 RANKING_PICTURES = 16
 """Pictures that rank the layers: only their order counts."""
-CHECKED_PICTURES = 8
-"""Calibration pictures on which a conversion is checked, beside those that come with Plimsoll."""
+CHECKED_PICTURES = 16
+"""So many of the user's pictures check a conversion."""
 
 
 class CalibrationTables(ResultModel):
@@ -221,5 +221,7 @@ class BuildJob(Job[ModelRecord]):
         if needs_tensors(candidate.target):
             written = WriteTensorsJob(folded=candidate.folded, pictures=self.pictures).run(context)
             tensors = {candidate.folded: written.file}
-        artifacts = Artifacts(tables=tables, tensors=tensors, pictures=self.pictures[:CHECKED_PICTURES])
+        # Names follow one another where pictures are alike.
+        checked = self.pictures[:: max(1, len(self.pictures) // CHECKED_PICTURES)][:CHECKED_PICTURES]
+        artifacts = Artifacts(tables=tables, tensors=tensors, pictures=checked)
         return ModelRecord.of(build.network(model, candidate, context.built, artifacts))

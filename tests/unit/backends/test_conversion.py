@@ -128,15 +128,13 @@ FAULTS: dict[str, Change] = {
     "negative": scaled(None, -1.0),
     "shifted": lambda proto, answer: after(proto, answer, "Add", np.float32(0.05)),
 }
-COARSE_FAULTS = (
-    "scores × 0",
-    "channels swapped",
-    "NaN in some pictures",
-    "constant",
-    "negative",
-)
-"""What is named in any precision. What leaves more than 12 dB passes at int8: so much is all that is left of some
-networks that are right there. But a converter's own network is held to 60 dB before it is quantized."""
+UNSEEN: Mapping[str, frozenset[str]] = {
+    "float16": frozenset({"padding at one side"}),
+    "int8": frozenset({"scores × 1.02", "padding at one side"}),
+}
+"""Faults that leave more than a precision asks for: in these small networks, 26 to 58 dB."""
+UNSEEN_IN_POINTS = {"a layer × 2", "shifted"}
+"""What moves points by a twentieth of a pixel, and by a twentieth of their size: 26 dB at int8."""
 INVISIBLE = {("classify", "transposed inside")}
 """Faults that change no answer: an average over all pixels is the same of a transposed picture."""
 
@@ -226,14 +224,17 @@ COARSE: Mapping[str, Callable[[Model, Path, tuple[Path, ...]], Model]] = {"float
 def test_faults_are_named_in_coarse_precisions_and_rounding_is_none(
     task: str, precision: str, sources: dict[str, Model], pictures: tuple[Path, ...], tmp_path: Path
 ) -> None:
-    def outcome(name: str, change: Change) -> list[str]:
-        folder = tmp_path / name.replace(" ", "")
+    def outcome(change: Change) -> list[str]:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
         folder.mkdir()
         coarse = COARSE[precision](built_from(sources[task], folder, task, change), folder, pictures)
         return faults_in(compared(coarse, ORT[precision], pictures))
 
-    assert outcome("right", HARMLESS["nothing"]) == []
-    assert [name for name in COARSE_FAULTS if not outcome(name, FAULTS[name])] == []
+    assert {name: faults for name, change in HARMLESS.items() if (faults := outcome(change))} == {}
+    unseen = UNSEEN[precision] | (UNSEEN_IN_POINTS if task == "landmarks" else set())
+    planted = {name: change for name, change in FAULTS.items() if name not in (*unseen, "of another shape")}
+    missed = [name for name, change in planted.items() if not outcome(change) and (task, name) not in INVISIBLE]
+    assert missed == []
 
 
 class Stateful:
