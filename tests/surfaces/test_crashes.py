@@ -63,6 +63,17 @@ def test_a_crash_while_calibrating_is_avoided_with_fewer_optimizations(
     assert json.loads((out / "manifest.json").read_text())["target"] == "onnxruntime:cpu:int8"
 
 
+def test_a_crash_of_calibrate_is_a_sentence(plimsoll: Run, example_photos: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(CRASHES_WHILE_CALIBRATING)
+    options = ["--images", example_photos[0].parent, "--max-images", "2", "--out", tmp_path / "table"]
+    done = plimsoll("calibrate", "open_nsfw", *options, env={"PYTHONPATH": str(tmp_path / "site")})
+    assert done.returncode == 3, done.stderr
+    assert "open-nsfw.onnx: the process that ran it for calibration crashed" in done.stderr
+    assert "a segmentation fault (SIGSEGV)" in done.stderr
+    assert not (tmp_path / "table").exists()
+
+
 def test_what_the_job_of_a_conversion_logs_reaches_the_terminal(plimsoll: Run, spec: Path, tmp_path: Path) -> None:
     environment = crashing_runtime.install(tmp_path / "outsider")
     path = shutil.copy(small_model(tmp_path / "model").path, tmp_path / f"{crashing_runtime.LOGS}.onnx")

@@ -102,3 +102,29 @@ def test_what_was_printed_last_can_be_asked_for() -> None:
         "a child | a child",
     ]
     assert done.stderr == "own\n"
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+
+
+def test_a_greeting_is_held_back_and_all_else_is_not() -> None:
+    done = python(
+        "import os\nfrom plimsoll.system import native_output\n"
+        "with native_output.without('Hello'):\n    os.write(2, b'before\\nINFO: Hello, world\\nafter\\n')\n"
+        "os.write(2, b'Hello again\\n')\nos.close(2)\n"
+        "with native_output.without('Hello'):\n    print('closed')\n",
+    )
+    assert (done.stdout, done.stderr) == ("closed\n", "before\nafter\nHello again\n")
+
+
+def test_a_library_that_greets_does_not_write_to_a_python_users_terminal(tmp_path: Path) -> None:
+    pytest.importorskip("ai_edge_litert")
+    file = network(tmp_path / "net.tflite", "float32")
+    done = python(
+        "import sys\nfrom pathlib import Path\nfrom plimsoll.backends.runner import Runner\n"
+        "from plimsoll.core.model import Model\nfrom plimsoll.core.target import Target\n"
+        f"with Runner.open(Model(Path({str(file)!r}), 'tflite'), Target('litert')) as runner:\n"
+        "    print(runner.outputs[0].name)\n"
+    )
+    assert (done.stdout, done.stderr) == ("scores\n", "")

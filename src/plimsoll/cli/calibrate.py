@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import chain
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +12,7 @@ import typer
 from plimsoll.cli import options
 
 if TYPE_CHECKING:
+    from plimsoll.core.model import Model
     from plimsoll.inference.predictor import ResolvedModel
     from plimsoll.quantize import Calibration
 
@@ -86,28 +87,75 @@ def calibrate(  # noqa: PLR0913 - each parameter is an option of the command
 def _calibrated(
     opened: ResolvedModel, pictures: list[str], method: str, parameter: float | None
 ) -> tuple[Calibration, Any]:
-    """Return the table, and the network's input for the first picture, `[1, …]`."""
-    import numpy as np
+    """Return the table, and the network's input for the first picture, `[1, …]`. The network runs in a process of its
+    own, so that a crash of its runtime is an error."""
+    import math
 
-    from plimsoll import quantize
-    from plimsoll.errors import ImageError, InputError
-    from plimsoll.inference.images import warn_left_out
-    from plimsoll.preprocessing import Preprocessor
-
-    preprocessor = Preprocessor(opened.model.require_spec().input, opened.preprocessing, opened.scaled_sides)
+    from plimsoll.core.model import ModelRecord
+    from plimsoll.errors import BuildError, InputError
+    from plimsoll.quantize import Calibration
+    from plimsoll.system import subprocesses
+    from plimsoll.system.subprocesses import JobError, ProcessDiedError, ProcessLimits
 
     reasons = list[str]()
-
-    def tensors() -> Iterator[Any]:
-        for picture in pictures:
-            try:
-                yield preprocessor(Path(picture))[np.newaxis]
-            except ImageError as error:
-                reasons.append(f"{picture}: {error.message}")
-                warn_left_out(picture, error.message)
-
-    batches = tensors()
-    first = next(batches, None)
+    inputs = _tensors(
+        opened.model,
+        opened.preprocessing,
+        opened.scaled_sides,
+        pictures,
+        lambda picture, reason: reasons.append(f"{picture}: {reason}"),
+    )
+    first = next(inputs, None)
     if first is None:
         raise InputError(f"no picture can be read; the first: {reasons[0]}")
-    return quantize.calibrate(opened.model, chain([first], batches), method, parameter=parameter), first
+    with tempfile.TemporaryDirectory(prefix="plimsoll-calibrate-") as folder:
+        payload = {
+            "model": ModelRecord.of(opened.model).model_dump(mode="json"),
+            "preprocessing": opened.preprocessing,
+            "scaled_sides": opened.scaled_sides,
+            "pictures": [str(Path(picture).resolve()) for picture in pictures],
+            "method": method,
+            "parameter": parameter,
+            "table": str(Path(folder, "table.json")),
+        }
+        try:
+            subprocesses.run_job(__name__, payload, Path(folder), ProcessLimits(math.inf))
+        except ProcessDiedError as error:
+            raise BuildError(
+                f"{opened.model.source}: the process that ran it for calibration crashed: {error.message}",
+                "Check the network with `plimsoll prove`, or convert another tool's table with --from.",
+            ) from error
+        except JobError as error:
+            # The log goes with the folder.
+            raise error.__cause__ or BuildError(f"{opened.model.source}: {error.message}") from error
+        return Calibration.read(Path(folder, "table.json")), first
+
+
+def run(payload: dict[str, Any]) -> dict[str, Any]:
+    """Calibrate, in the process of `_calibrated`."""
+    from plimsoll import quantize
+    from plimsoll.core.model import ModelRecord
+    from plimsoll.inference.images import warn_left_out
+
+    model = ModelRecord.model_validate(payload["model"]).model
+    sides = tuple(payload["scaled_sides"]) if payload["scaled_sides"] is not None else None
+    inputs = _tensors(model, payload["preprocessing"], sides, payload["pictures"], warn_left_out)
+    quantize.calibrate(model, inputs, payload["method"], parameter=payload["parameter"]).write(Path(payload["table"]))
+    return {}
+
+
+def _tensors(
+    model: Model, preprocessing: Any, scaled_sides: Any, pictures: Iterable[str], left_out: Callable[[str, str], None]
+) -> Iterator[Any]:
+    """Yield what the network reads for each picture, `[1, …]`; `left_out` gets those that can't be read, and why."""
+    import numpy as np
+
+    from plimsoll.errors import ImageError
+    from plimsoll.preprocessing import Preprocessor
+
+    preprocessor = Preprocessor(model.require_spec().input, preprocessing, scaled_sides)
+    for picture in pictures:
+        try:
+            yield preprocessor(Path(picture))[np.newaxis]
+        except ImageError as error:
+            left_out(picture, error.message)

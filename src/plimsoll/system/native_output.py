@@ -8,11 +8,14 @@ buffer of the last lines. Where a runtime's error is nothing but a number, `rece
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import tempfile
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 
 _MAX_LINES = 20
 _MAX_LINE_BYTES = 4096
@@ -59,6 +62,7 @@ class _Buffer:
 
 
 _buffer: _Buffer | None = None
+_holding = threading.Lock()
 
 
 def separate() -> None:
@@ -84,3 +88,27 @@ def recent() -> str:
     """Return what native libraries have printed since the last call, its last lines in one; empty where nothing is
     known of it, since `separate` was not called."""
     return " | ".join(_buffer.take()) if _buffer is not None else ""
+
+
+@contextlib.contextmanager
+def without(line: str) -> Iterator[None]:
+    """Hold back what is written to descriptor 2 meanwhile, and write it after, but for lines that have `line` in them:
+    for a library that greets there and has no switch. In a program that called `separate`, nothing is to be done."""
+    with _holding, contextlib.ExitStack() as ends:
+        try:
+            own = os.dup(2) if _buffer is None else None
+        except OSError:  # It is closed.
+            own = None
+        if own is None:
+            yield
+            return
+        held = ends.enter_context(tempfile.TemporaryFile())
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(own, 2)
+            os.close(own)
+            held.seek(0)
+            if rest := b"".join(written for written in held if line.encode() not in written):
+                os.write(2, rest)

@@ -154,7 +154,7 @@ HARMLESS: dict[str, Change] = {
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
-    return tuple(draw(tmp_path_factory.mktemp("drawn"), 4))
+    return tuple(draw(tmp_path_factory.mktemp("drawn"), 8))
 
 
 @pytest.fixture(scope="module")

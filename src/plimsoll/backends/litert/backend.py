@@ -16,8 +16,11 @@ from plimsoll.core.foreign import require, translate
 from plimsoll.core.model import Model, Reader
 from plimsoll.core.target import Target
 from plimsoll.errors import BuildError, ModelError
+from plimsoll.system import native_output
 
 _PRECISIONS = ("float32", "float16", "dynamic", "int8", "int16x8")
+_GREETING = "Created TensorFlow Lite XNNPACK delegate"
+"""What LiteRT writes to standard error, at a level that its Python interface can't change."""
 
 
 class LiteRtOptions(Options):
@@ -104,10 +107,11 @@ def _interpreter(litert: ModuleType, content: bytes, chosen: LiteRtOptions, plan
     kinds = litert.OpResolverType
     # XNNPACK may read a shared state before the operator that keeps it has run: an answer late by a picture.
     kind = kinds.AUTO if chosen.xnnpack and not file.shared_state else kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-    interpreter = litert.Interpreter(
-        model_content=content, num_threads=chosen.threads or plan.threads, experimental_op_resolver_type=kind
-    )
-    interpreter.allocate_tensors()
+    with native_output.without(_GREETING):
+        interpreter = litert.Interpreter(
+            model_content=content, num_threads=chosen.threads or plan.threads, experimental_op_resolver_type=kind
+        )
+        interpreter.allocate_tensors()
     return interpreter
 
 
