@@ -73,3 +73,43 @@ def test_a_faint_score_may_waver_at_8_bits(head: Head) -> None:
     wavering = faint.copy()
     wavering[0, 4, 100:110] = 0.05
     assert faults(faint, wavering, "int8") == []
+
+
+@pytest.mark.parametrize(
+    ("rounding_db", "snr_db", "is_wrong"),
+    [(60, 26, True), (60, 30, False), (40, 14, True), (40, 18, False), (30, 13, False), (30, 11, True), (6, 11, True)],
+)
+def test_an_output_may_lose_what_rounding_to_8_bits_loses_and_some_more(
+    rounding_db: float, snr_db: float, is_wrong: bool
+) -> None:
+    chance = np.random.default_rng(5)
+    reference = chance.normal(size=(PICTURES, 3, 40, 40)).astype(np.float32)
+    noise = chance.normal(size=reference.shape).astype(np.float32)
+    agreed, rounding = (Agreement(limits_of("int8")) for _ in range(2))
+    for compared, decibels in ((agreed, snr_db), (rounding, rounding_db)):
+        compared.add({"output0": reference}, {"output0": reference + noise * 10 ** (-decibels / 20)})
+    (figure,) = agreed.figures(rounding)
+    assert bool(figure.fault) is is_wrong
+    assert figure.rounding_db == pytest.approx(rounding_db, abs=0.2)
+
+
+def test_a_component_may_be_as_faint_as_rounding_has_it() -> None:
+    chance = np.random.default_rng(5)
+    reference = chance.normal(size=(PICTURES, 12)).astype(np.float32)
+    reference[:, 7] *= 0.02
+    noise = chance.normal(size=reference.shape).astype(np.float32) * 0.05
+    noise[:, 7] *= 6
+    agreed, rounding = (Agreement(limits_of("int8")) for _ in range(2))
+    agreed.add({"vector": reference}, {"vector": reference + noise})
+    assert [figure.name for figure in agreed.figures() if figure.fault] == ["vector, value of index 7"]
+    rounding.add({"vector": reference}, {"vector": reference - 0.5 * noise})
+    assert not [figure for figure in agreed.figures(rounding) if figure.fault]
+
+
+def test_of_a_picture_unlike_those_that_calibrated_only_what_is_not_finite_counts(head: Head) -> None:
+    agreed = Agreement(limits_of("int8"), decoder(spec_files.loads(SPEC)))
+    agreed.add({"output0": head}, {"output0": head})
+    agreed.add({"output0": head}, {"output0": 0 * head}, unlike=True)
+    assert not [figure for figure in agreed.figures() if figure.fault]
+    agreed.add({"output0": head}, {"output0": np.full_like(head, np.nan)}, unlike=True)
+    assert [figure.name for figure in agreed.figures() if figure.fault] == ["output0"]
