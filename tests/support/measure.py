@@ -58,6 +58,8 @@ class Cell:
     seconds: float = 0.0
     """What the conversion took."""
     commit: str = ""
+    older: bool = False
+    """Whether it was measured before the last change that may have changed it; written by hand."""
 
     @property
     def worst(self) -> float:
