@@ -55,7 +55,8 @@ def rounded(model: Model) -> bytes:
     with translate(BuildError, f"{model.source}: it can't be rounded to 8 bits"):
         graph.replace_nodes(list(_with_rounding(graph, floats - set(graph.outputs))))
         proto.graph.ClearField("value_info")
-        return proto.SerializeToString()
+        content: bytes = proto.SerializeToString()
+        return content
 
 
 def _round_weights(graph: Graph) -> None:
