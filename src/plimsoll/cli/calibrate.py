@@ -113,7 +113,7 @@ def _calibrated(
             "model": ModelRecord.of(opened.model).model_dump(mode="json"),
             "preprocessing": opened.preprocessing,
             "scaled_sides": opened.scaled_sides,
-            "pictures": [str(Path(picture).resolve()) for picture in pictures],
+            "pictures": list(pictures),  # as they were given; the process starts in the same folder
             "method": method,
             "parameter": parameter,
             "table": str(Path(folder, "table.json")),
