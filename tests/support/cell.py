@@ -139,8 +139,8 @@ def decoded(spec: Spec, reference: Answers, answers: Answers) -> str:
         first = {name: _alike(values, answers[name])[index] for name, values in reference.items()}
         try:
             outputs = (first, {name: values[index] for name, values in answers.items()})
-            pair = [task.decode(values, compare.threshold(task))[0] for values in outputs]
-            measured.append(compare.measure(*pair))
+            reference_answer, answer = (task.decode(values, compare.threshold(task))[0] for values in outputs)
+            measured.append(compare.measure(reference_answer, answer))
         except PlimsollError:
             failed += 1
     comparison = compare.comparison(measured, failed)
