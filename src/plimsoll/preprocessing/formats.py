@@ -20,6 +20,7 @@ _CONTAINER_BRANDS = frozenset({b"mif1", b"msf1"})
 _JPEG_XL_BOX = b"\0\0\0\x0cJXL \r\n\x87\n"
 
 _STORE = "Store it as JPEG, PNG or WebP."
+_ANSWER_VIDEO = "Name it clip.mp4 or the like and give it to `plimsoll predict`; or store its frames as pictures."
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class FileKind:
             return f"To accept it, {enable}, and install what reads it: pip install 'plimsoll-line[{self.extra}]'"
         if not self.picture:
             return ""
-        return "Store its frames as pictures." if self.name.startswith("video") else _STORE
+        return _ANSWER_VIDEO if self.name.startswith("video") else _STORE
 
 
 KINDS: Mapping[ImageFormat, FileKind] = MappingProxyType(

@@ -209,8 +209,11 @@ class Clip:
                 self._damage(error)
                 continue
             except (errors.FFmpegError, OSError) as error:
-                if self.live:
-                    raise ImageError(f"the stream ended: {error.strerror or error}") from error
+                if self._source.remote or self._source.format:
+                    raise ImageError(
+                        f"the stream can't be read on: {error.strerror or error}",
+                        "A file whose index is at its end needs a server that answers byte ranges.",
+                    ) from error
                 self._damage(error)
                 return
             yield from frames

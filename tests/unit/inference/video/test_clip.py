@@ -3,8 +3,12 @@ read."""
 
 from __future__ import annotations
 
+import sys
+import threading
 import time
 from collections.abc import Callable
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,7 @@ import numpy as np
 import pytest
 
 from helpers.clips import HEIGHT, WIDTH, number_of, numbered, numbered_clip, require_av, write
-from plimsoll.errors import ImageError, InputError
+from plimsoll.errors import BackendMissingError, ImageError, InputError
 from plimsoll.inference.video.clip import Clip, Limits, upright
 from plimsoll.inference.video.sampling import Sampling, SceneCuts
 from plimsoll.inference.video.source import is_clip, is_live
@@ -187,6 +191,47 @@ def test_sound_alone_and_rare_codecs_are_refused(tmp_path: Path) -> None:
     assert "coded in snow" in read(rare)[2]
 
 
+class _Files(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name
+        pass
+
+
+def test_a_clip_over_http(tmp_path: Path) -> None:
+    """A file at an address is read as a file is; nothing is dropped, and a playlist there reaches no file here."""
+    numbered_clip(tmp_path / "clip.mp4", 30, container={"movflags": "faststart"})
+    (tmp_path / "list.m3u8").write_text(
+        f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:1,\nfile://{tmp_path}/clip.mp4\n#EXT-X-ENDLIST\n"
+    )
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Files, directory=str(tmp_path))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        root = f"http://127.0.0.1:{server.server_address[1]}"
+        try:
+            assert read_address(f"{root}/clip.mp4") == ([*range(30)], "")
+            numbers, error = read_address(f"{root}/list.m3u8")
+            assert numbers == []
+            assert error
+            assert "can't open the stream" in read_address(f"{root}/missing.mp4")[1]
+        finally:
+            server.shutdown()
+
+
+def read_address(address: str) -> tuple[list[int], str]:
+    numbers: list[int] = []
+    try:
+        with Clip(address) as clip:
+            numbers += [number_of(frame.pixels.samples) for frame in clip]
+    except ImageError as error:
+        return numbers, error.message
+    return numbers, ""
+
+
+def test_without_pyav_it_is_said_what_to_install(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(BackendMissingError) as caught:
+        Clip(clip)
+    assert "plimsoll-line[video]" in caught.value.hint
+
+
 def live_clip(path: Path, monkeypatch: pytest.MonkeyPatch) -> Clip:
     """Return a file's clip that is read as a live source is."""
     opened = Clip(path)
@@ -213,8 +258,6 @@ def test_a_live_source_drops_frames_and_a_file_does_not(clip: Path, monkeypatch:
 
 
 def test_leaving_a_live_source_ends_its_thread(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import threading
-
     with live_clip(clip, monkeypatch) as live:
         next(iter(live))
     assert not [thread for thread in threading.enumerate() if thread.name == "plimsoll-live"]
