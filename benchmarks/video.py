@@ -139,8 +139,11 @@ def speed(options: argparse.Namespace) -> None:
     medians = {name: statistics.median(run["seconds"] for run in each) for name, each in runs.items()}
     for name, each in runs.items():
         rate = each[0]["frames"] / medians[name]
+        processor = 1000 * statistics.median(run["processor"] for run in each) / each[0]["frames"]
+        frames, boxes = each[0]["frames"], each[0]["boxes"]
         print(
-            f"{name:6} {each[0]['frames']} frames, {each[0]['boxes']} boxes, {rate:.1f} frames/s, {medians[name]:.2f} s"
+            f"{name:6} {frames} frames, {boxes} boxes, {rate:.1f} frames/s, {medians[name]:.2f} s,"
+            f" {processor:.0f} ms of processor time a frame"
         )
     print(f"ours is {medians['plain'] / medians['ours']:.2f} times as fast")
 
@@ -149,10 +152,13 @@ def timed(options: argparse.Namespace) -> None:
     """Print what one side took."""
     with Clip(options.clip) as clip:
         frames = sum(1 for _ in clip._frames())
-    started = time.perf_counter()
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    before, started = usage.ru_utime + usage.ru_stime, time.perf_counter()
     plain = options.what == "side-plain"
     boxes = plain_loop(options.model, options.clip) if plain else ours(options.model, options.clip, options)
-    print(json.dumps({"seconds": time.perf_counter() - started, "boxes": boxes, "frames": frames}))
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    seconds = {"seconds": time.perf_counter() - started, "processor": used.ru_utime + used.ru_stime - before}
+    print(json.dumps({**seconds, "boxes": boxes, "frames": frames}))
 
 
 PEER = """

@@ -79,9 +79,9 @@ def _disc(radius: int, colour: Colour) -> Sprite:
     return np.dstack([np.broadcast_to(np.array(colour, np.uint8), (*alpha.shape, 3)), alpha])
 
 
-def paste(canvas: Canvas, sprite: Sprite, left: int, top: int, opacity: NDArray[np.float32] | None = None) -> None:
-    """Lay a sprite over the canvas, cut at its borders; `opacity` `[height, width]` of the canvas, 0 to 1, is what of
-    it shows where."""
+def paste(canvas: Canvas, sprite: Sprite, left: int, top: int, opacity: NDArray[np.uint8] | None = None) -> None:
+    """Lay a sprite over the canvas, cut at its borders; `opacity` `[height, width]` of the canvas, 0 to 255, is what
+    of it shows where."""
     height, width = canvas.shape[:2]
     x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + sprite.shape[1], width), min(top + sprite.shape[0], height)
     if x0 >= x1 or y0 >= y1:
@@ -89,7 +89,7 @@ def paste(canvas: Canvas, sprite: Sprite, left: int, top: int, opacity: NDArray[
     part = sprite[y0 - top : y1 - top, x0 - left : x1 - left]
     alpha = part[:, :, 3:].astype(np.uint16)
     if opacity is not None:
-        alpha = (alpha * opacity[y0:y1, x0:x1, None]).astype(np.uint16)
+        alpha = alpha * opacity[y0:y1, x0:x1, None] // 255
     below = canvas[y0:y1, x0:x1]
     mixed = below * (255 - alpha) + part[:, :, :3] * alpha + 127
     canvas[y0:y1, x0:x1] = (mixed // 255).astype(np.uint8)

@@ -165,15 +165,6 @@ class CommentLayer:
             paste(canvas, sprite, round(laid.left(time, width)), top, visible)
         return canvas
 
-    def _people(self, answer: Answer, height: int, width: int) -> NDArray[np.bool_] | None:
-        """Return the pixels of people, as a segmentation or the masks of boxes have them."""
-        if isinstance(answer, Segmentation) and self._behind in answer.labels:
-            return np.asarray(answer.map.pixels() == answer.labels.index(self._behind))
-        if isinstance(answer, Detection):
-            masks = [box.mask.pixels() for box in answer.boxes if box.label == self._behind and box.mask is not None]
-            return np.asarray(np.logical_or.reduce([np.zeros((height, width), bool), *masks]))
-        return None
-
     def shown_at(self, time: float, width: int) -> list[tuple[tuple[int, int], float, float]]:
         """Return of each comment that is shown its group and line, and where it begins and ends across the frame."""
         return [
@@ -216,19 +207,36 @@ class CommentLayer:
         entered = before.speed * (start - before.comment.time) >= before.width + gap
         return entered and before.end <= start + (width - gap) / laid.speed
 
-    def _visibility(self, answer: Answer, height: int, width: int) -> NDArray[np.float32] | None:
-        """Return how much of a comment shows at each pixel: 0 over people, 1 elsewhere, and feathered between."""
-        people = self._people(answer, height, width) if self._shown else None
-        if people is None:
-            return None
+    def _visibility(self, answer: Answer, height: int, width: int) -> NDArray[np.uint8] | None:
+        """Return how much of a comment shows at each pixel: 0 over people, 255 elsewhere, and feathered between.
+
+        Most of it at a part of the size: the edges are soft.
+        """
         radius = max(height * _FEATHER, 0.5)
         step = max(int(radius), 1)
-        small = Image.fromarray(people.astype(np.uint8) * 255).resize(
-            (max(width // step, 1), max(height // step, 1)), Image.Resampling.BOX
-        )
-        soft = small.filter(ImageFilter.GaussianBlur(radius / step)).resize((width, height), Image.Resampling.BILINEAR)
-        mask = np.asarray(np.asarray(soft) / 255, np.float32)
+        small = self._people(answer, (max(width // step, 1), max(height // step, 1))) if self._shown else None
+        if small is None:
+            return None
+        mask = np.asarray(small.filter(ImageFilter.GaussianBlur(radius / step)), np.float32)
         if self._mask is not None and self._mask.shape == mask.shape:
             mask = np.asarray(self._mask + _STEADY * (mask - self._mask), np.float32)
         self._mask = mask
-        return np.asarray(1 - mask, np.float32)
+        free = Image.fromarray(255 - np.rint(mask).astype(np.uint8))
+        return np.asarray(free.resize((width, height), Image.Resampling.BILINEAR))
+
+    def _people(self, answer: Answer, size: tuple[int, int]) -> Image.Image | None:
+        """Return where people are, as a segmentation or the masks of boxes have them: 0 to 255, in that size."""
+        if isinstance(answer, Segmentation) and self._behind in answer.labels:
+            runs = answer.map
+            columns = np.repeat(np.uint8(255) * (runs.values == answer.labels.index(self._behind)), runs.lengths)
+            # Runs go down the columns: as they lie in memory, the picture is mirrored at its diagonal.
+            turned = Image.fromarray(columns.astype(np.uint8, copy=False).reshape(runs.width, runs.height))
+            return turned.resize(size[::-1], Image.Resampling.BOX).transpose(Image.Transpose.TRANSPOSE)
+        if isinstance(answer, Detection):
+            total = np.zeros(size[::-1], np.uint8)
+            for box in answer.boxes:
+                if box.label == self._behind and box.mask is not None:
+                    pixels = Image.fromarray(box.mask.pixels().astype(np.uint8) * 255)
+                    total = np.maximum(total, np.asarray(pixels.resize(size, Image.Resampling.BOX)))
+            return Image.fromarray(total)
+        return None

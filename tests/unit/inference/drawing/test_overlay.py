@@ -88,8 +88,8 @@ def test_sprites_are_cut_at_the_borders_and_mixed_by_their_alpha() -> None:
         paste(canvas, sprite, left, top)
     assert canvas[5, 5, 0] == canvas[195, 295, 0] == pytest.approx(100, abs=1)
     assert canvas[11:189, 11:289].sum() == 0
-    half = np.zeros((200, 300), np.float32)
-    half[:, 150:] = 1
+    half = np.zeros((200, 300), np.uint8)
+    half[:, 150:] = 255
     paste(canvas, sprite, 140, 100, half)
     assert canvas[110, 145].sum() == 0
     assert canvas[110, 155].sum() > 0
