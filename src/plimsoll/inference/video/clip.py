@@ -92,6 +92,8 @@ class Clip:
         self._packets = 0
         self._damaged = 0
         self._first_damage = ""
+        self._matrix: tuple[int, int, int, int] | None = None
+        self._rotation = 0.0
         self._end = 0.0
         """Seconds at which the last packet of any stream ends."""
         self._stopped = threading.Event()
@@ -234,10 +236,22 @@ class Clip:
     def _finished(self, decoded: _Decoded) -> VideoFrame:
         format_ = "rgb24" if self._colour == "RGB" else "bgr24"
         try:
-            pixels = upright(decoded.frame.to_ndarray(format=format_), _display_matrix(decoded.frame))
+            pixels = upright(decoded.frame.to_ndarray(format=format_), self._display_matrix(decoded.frame))
         except (self._av.error.FFmpegError, ValueError) as error:
             raise ImageError(f"frame {decoded.number:,} can't be converted: {error}") from error
         return VideoFrame(self.name, decoded.number, decoded.time, PixelArray(pixels, self._colour))
+
+    def _display_matrix(self, frame: av.VideoFrame) -> tuple[int, int, int, int]:
+        """Return the part of a frame's display matrix that turns: x' = a x + c y, y' = b x + d y, as a, b, c, d.
+
+        It is read where the angle changes, not in every frame: in PyAV a frame and its side data hold each other, so
+        that the pixels of each would stay until Python looks for cycles.
+        """
+        if self._matrix is None or frame.rotation != self._rotation:
+            data = frame.side_data.get("DISPLAYMATRIX")
+            a, b, _, c, d = (1, 0, 0, 0, 1) if data is None else np.frombuffer(bytes(data), "<i4")[:5].tolist()
+            self._matrix, self._rotation = (a, b, c, d), frame.rotation
+        return self._matrix
 
     def stop(self) -> None:
         """End the frames soon, from another thread."""
@@ -300,15 +314,6 @@ class _Newest:
             self._thread.join(_LIVE_TIMEOUT_S)
         if self._error is not None:
             raise self._error
-
-
-def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
-    """Return the part of a frame's display matrix that turns: x' = a x + c y, y' = b x + d y, as a, b, c, d."""
-    data = frame.side_data.get("DISPLAYMATRIX") if frame.rotation or len(frame.side_data) else None
-    if data is None:
-        return 1, 0, 0, 1
-    a, b, _, c, d = np.frombuffer(bytes(data), "<i4")[:5].tolist()
-    return a, b, c, d
 
 
 def upright(pixels: NDArray[np.uint8], matrix: tuple[int, int, int, int]) -> NDArray[np.uint8]:

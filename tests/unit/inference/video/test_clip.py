@@ -3,6 +3,7 @@ read."""
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 import time
@@ -99,6 +100,19 @@ def test_frames_are_upright(tmp_path: Path, degrees: int, hflip: bool, vflip: bo
         frames = [frame.pixels.samples for frame in turned]
     assert [frame.shape for frame in frames] == [(HEIGHT, WIDTH, 3)] * 3
     assert [number_of(frame) for frame in frames] == [0, 1, 2]
+
+
+def test_frames_are_freed_at_once(clip: Path) -> None:
+    """PyAV's side data and its frame hold each other: read in every frame, pixels pile up until a collection."""
+    gc.collect()
+    gc.disable()
+    try:
+        with Clip(clip) as opened:
+            assert sum(1 for _ in opened) == 100
+        held = [each for each in gc.get_objects() if type(each).__name__ in ("SideDataContainer", "VideoFrame")]
+    finally:
+        gc.enable()
+    assert len(held) <= 4
 
 
 def test_an_angle_between_goes_to_the_nearer_quarter() -> None:
