@@ -236,9 +236,10 @@ def _require(conversion: Conversion, outcome: Outcome) -> None:
 _FLOAT_HINT = "The fault lies in the converter or the runtime. Choose another target; `plimsoll targets` lists them."
 _QUANTIZED_HINT = "Choose another calibrator, more calibration pictures, or a target of another precision or runtime."
 _ROUNDING_HINT = (
-    "8 bits are too few for this network. Choose float16 or float32, or try `plimsoll ship`, which keeps some layers in"
-    " float32."
+    "8 bits are hardly enough for this network. Choose float16 or float32, or try `plimsoll ship`, which keeps some"
+    " layers in float32."
 )
+_HARDLY_ENOUGH_DB = 15.0
 _SAMPLES_HINT = (
     " It was tried on pictures that come with Plimsoll. Where they show nothing that the network looks for, give some"
     " of your own with --images."
@@ -249,7 +250,7 @@ def _hint(conversion: Conversion, worst: agreement.Figure) -> str:
     limits = agreement.limits_of(conversion.target.precision)
     if not limits.calibrated:
         return _FLOAT_HINT
-    hint = _ROUNDING_HINT if worst.rounding_db < limits.snr_db else _QUANTIZED_HINT
+    hint = _ROUNDING_HINT if worst.rounding_db < _HARDLY_ENOUGH_DB else _QUANTIZED_HINT
     return hint + ("" if conversion.pictures else _SAMPLES_HINT)
 
 
