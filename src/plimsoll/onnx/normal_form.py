@@ -106,7 +106,8 @@ def _stored(model: Model, proto: ModelProto, sample_tensors: SampleTensors) -> M
     if model.spec is not None:
         parts |= {"steps": model.spec.input.model_dump(mode="json")}  # What it is shown.
     build = cache.build_folder("onnx", parts)
-    if not build.is_dir():
+    if not any((build / name).is_file() for name in (model.path.name, _UNCHANGED)):
+        shutil.rmtree(build, ignore_errors=True)  # Such as an eviction leaves that was interrupted.
         try:
             build.parent.mkdir(parents=True, exist_ok=True)
             part = Path(tempfile.mkdtemp(prefix=".part-", dir=build.parent))

@@ -265,6 +265,17 @@ def test_equal_files_of_other_names_both_have_their_form(tmp_path: Path) -> None
         assert read(tmp_path / name).path.is_file()
 
 
+def test_a_form_of_which_only_the_folder_is_left_is_written_anew(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(
+        model([helper.make_node("Identity", ["x"], ["i"]), helper.make_node("Relu", ["i"], ["y"])]).SerializeToString()
+    )
+    form = read(path).path
+    assert form != path
+    form.unlink()
+    assert read(path).path.is_file()
+
+
 def kinds(proto: ModelProto) -> list[str]:
     return [node.op_type for node in proto.graph.node]
 
