@@ -226,6 +226,9 @@ def test_other_endings_take_a_format_and_devices_take_any(net: list[str], folder
     assert run("predict", *net, folder, "--out", "/dev/null").returncode == 0
     shown = run("predict", *net, folder, "--out", "/dev/stdout")
     assert len(shown.stdout.splitlines()) == 3
+    for name in ("/dev/stderr", "/proc/self/fd/2"):
+        shown = run("--quiet", "predict", *net, folder, "--out", name)
+        assert len(shown.stderr.splitlines()) == 3
 
 
 def test_a_run_without_pictures_leaves_no_file(net: list[str], folder: Path) -> None:

@@ -21,28 +21,33 @@ if TYPE_CHECKING:
 FORMATS = ("table", "jsonl", "csv", "tsv", "parquet")
 _ENDINGS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet"}
 _STANDARD_OUTPUT = {"-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"}
+_STANDARD_ERROR = {"/dev/stderr", "/dev/fd/2", "/proc/self/fd/2"}
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
 
 
 @dataclass(frozen=True)
 class Destination:
-    """A format, and a file or standard output."""
+    """A format, and a file or a standard stream."""
 
     format: str
     path: Path | None = None
     append: bool = False
     replace: bool = False
+    stream: str = "stdout"
+    """The standard stream that takes the place of a file: "stdout" or "stderr"."""
 
     @classmethod
     def of(cls, format_: str | None, path: Path | None, *, append: bool, replace: bool) -> Destination:
         """Check what the options ask for, before any work is done; raises InputError."""
-        path = None if path is not None and str(path) in _STANDARD_OUTPUT else path
+        # Libraries have the descriptors of these numbers; the command has others.
+        stream = "stderr" if str(path) in _STANDARD_ERROR else "stdout"
+        path = None if str(path) in _STANDARD_OUTPUT | _STANDARD_ERROR else path
         if path is None:
             if append or replace:
                 raise InputError(f"{'--append' if append else '--force'} needs --out FILE")
             if format_ == "parquet":
                 raise InputError("--format parquet needs a file", "Name it: --out predictions.parquet")
-            return cls(format_ or ("table" if sys.stdout.isatty() else "jsonl"))
+            return cls(format_ or ("table" if getattr(sys, stream).isatty() else "jsonl"), stream=stream)
         if append and replace:
             raise InputError("--append and --force exclude each other", "Give one of the two.")
         destination = cls(_format(format_, path), path, append, replace)
@@ -83,7 +88,7 @@ class Destination:
         if self.append and self.path is not None and self.path.exists():
             already, end = self._stored(task, top)
         if self.path is None:
-            stream = sys.stdout
+            stream = getattr(sys, self.stream)
         else:
             kind = GzipRowFile if self.path.suffix.lower() == ".gz" else RowFile
             stream = stack.enter_context(kind(self.path, end=end, replace=self.replace))

@@ -195,7 +195,8 @@ def check_format(data: bytes, step: Decode) -> ImageFormat:
             raise ImageError(f"{kind.with_article}, which can't be read; accepted formats: {allowed}", kind.advice)
         raise ImageError(f"not a picture: it starts with {data[:8]!r}; accepted formats: {allowed}")
     if format_ not in step.formats:
-        raise ImageError(f"a {format_} file; accepted formats: {allowed}", KINDS[format_].advice)
+        article = "an" if format_ == "avif" else "a"
+        raise ImageError(f"{article} {format_} file; accepted formats: {allowed}", KINDS[format_].advice)
     if format_ == "webp" and (size := webp_canvas(data)) is not None:
         check_size(*size, step)  # Pillow allocates the whole canvas as soon as it opens a WebP file.
     if format_ == "jpeg":
@@ -216,7 +217,7 @@ def check_size(width: int, height: int, step: Decode) -> None:
     if width * height > step.max_megapixels * 1e6:
         raise ImageError(
             f"{width}x{height} = {width * height / 1e6:,.1f} megapixels; the limit is {step.max_megapixels:g}",
-            "Raise `max_megapixels` of the decode step if such pictures are meant to be read.",
+            pillow_file.LARGER,
         )
 
 

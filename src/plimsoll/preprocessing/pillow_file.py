@@ -6,6 +6,7 @@ HEIC goes through libheif (the extra `heif`: pillow-heif).
 from __future__ import annotations
 
 import io
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from plimsoll.preprocessing import tiff_file
 from plimsoll.spec.steps import ImageFormat
 
 _UNDECODABLE = "its data is damaged, or coded in a way that isn't read"
+LARGER = "Raise `max_megapixels` of the decode step if such pictures are meant to be read."
 _INSTALL_HEIF = "Install what reads it: pip install 'plimsoll-line[heif]'"
 
 
@@ -117,10 +119,16 @@ class _ThreadLimit(int):
 
 @contextmanager
 def accept_size(pixels: float) -> Iterator[None]:
-    """Let a limit that is larger than Pillow's own be the only one, in this thread."""
+    """Let a limit that is larger than Pillow's own be the only one, in this thread; what Pillow refuses for its own is
+    refused with the smaller one in words."""
     limit = Image.MAX_IMAGE_PIXELS
     if limit is None or pixels <= int(limit):
-        yield
+        try:
+            yield
+        except Image.DecompressionBombError as error:  # whose text is about Pillow's own limit
+            count = re.search(r"\d+", str(error))
+            size = f"{int(count[0]) / 1e6:,.1f} megapixels" if count else "too many pixels"
+            raise ImageError(f"{size}; the limit is {pixels / 1e6:g}", LARGER) from error
         return
     with _install:
         if not isinstance(limit, _ThreadLimit):

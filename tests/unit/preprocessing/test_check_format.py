@@ -149,7 +149,7 @@ def test_a_claim_beyond_the_limit_is_refused_at_once(kind: str, decoder: Decoder
 def test_an_absurd_claim_is_refused_at_once(kind: str, side: int, decoder: Decoder) -> None:
     data = CLAIMS[kind](side, side)
     start = time.perf_counter()
-    with pytest.raises(ImageError, match=r"the limit is 50|exceeds limit"):
+    with pytest.raises(ImageError, match="megapixels; the limit is 50"):
         decoder(data, ALL)
     assert time.perf_counter() - start < 30
 

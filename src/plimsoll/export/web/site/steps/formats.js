@@ -45,7 +45,7 @@ export function admit(data, step) {
   const allowed = step.formats.join(", ");
   const format = sniff(data);
   if (format === null) throw new PictureError(`not a picture in any format that is known here; accepted formats: ${allowed}`);
-  if (!step.formats.includes(format)) throw new PictureError(`a ${format} file; accepted formats: ${allowed}`);
+  if (!step.formats.includes(format)) throw new PictureError(`${format === "avif" ? "an" : "a"} ${format} file; accepted formats: ${allowed}`);
   if (format === "jpeg" && scans(data) > MAX_JPEG_SCANS) {
     throw new PictureError(`a JPEG file with too many scans; at most ${MAX_JPEG_SCANS} are decoded`);
   }
