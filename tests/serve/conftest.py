@@ -17,10 +17,13 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def served(nsfw_model_path: Path) -> Iterator[ServiceProcess]:
-    """open_nsfw behind reference preprocessing, on two workers; shared by tests that don't harm it."""
+def served(nsfw_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
+    """open_nsfw behind reference preprocessing, on two workers; shared by tests that don't harm it.
+    They may start slowly, as a crowded machine has them do."""
     del nsfw_model_path
-    with start("open_nsfw", "--workers", "2", "--grace", "0") as running:
+    config = tmp_path_factory.mktemp("served") / "serve.toml"
+    config.write_text("start_heartbeat_timeout = 600\n")
+    with start("open_nsfw", "--workers", "2", "--grace", "0", "--config", str(config)) as running:
         yield running
 
 

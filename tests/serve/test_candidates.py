@@ -17,6 +17,7 @@ from plimsoll.serve.service import ModelConfig, Service
 from plimsoll.serve.settings import Settings
 
 CONFIG = """
+start_heartbeat_timeout = 600
 [candidates.now]
 model = "next"
 share = 0.5
