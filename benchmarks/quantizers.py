@@ -311,7 +311,7 @@ def table(data: Data, rows: Sequence[Row]) -> str:
     for row in sorted(rows, key=lambda row: (RUNTIMES.index(row.quantized.target.runtime), -row.worst)):
         runtime = row.quantized.target.runtime
         base = own.get(runtime)
-        if base is row or base is None:
+        if base is row or base is None or not base.rates:
             speed = "1" if base is row else "–"
         else:
             ratio = compare_speeds("ours", "theirs", base.rates, row.rates).speed

@@ -25,6 +25,7 @@ from support.conversions import LIMITS, Source
         ("strided-focus-conv-softmax_channels", "ncnn:cpu:float32", None),
         ("conv1x1-depth_to_space_dcr-conv_relu-gemm", "ncnn:cpu:int8", "minmax"),
         ("conv3x3-relu_mul-conv-gemm_softmax", "litert:cpu:int8", "minmax"),
+        ("dead_channels-relu-conv-gemm", "litert:cpu:int8", "minmax"),
         ("transposed2-resize_linear-conv-tanh", "openvino:cpu:int8", "minmax"),
         ("strided-average_pool_counting-conv_relu-tokens", "openvino:cpu:int8", "minmax"),
         ("transposed4_grouped-max_of_channels-time_first", "openvino:cpu:float32", None),

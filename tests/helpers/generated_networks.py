@@ -153,9 +153,10 @@ def transposed(kernel: int, **attributes: Any) -> Part:
 
 
 def dead_channels(net: Network, x: str) -> str:
-    """A convolution, three of whose channels learned nothing."""
+    """A convolution, three of whose channels learned nothing; of one of them a constant is left."""
     weights, bias = net.weights(CHANNELS, net.channels(x), 3, 3), net.normal(CHANNELS, deviation=0.1)
-    weights[[1, 4, 5]], bias[[4, 5]] = 0, 0
+    weights[[4, 5]], bias[[4, 5]] = 0, 0
+    weights[1], bias[1] = weights[1] * np.float32(1e-11), 2
     return net.add("Conv", x, weights, bias, pads=[1, 1, 1, 1])
 
 

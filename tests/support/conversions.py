@@ -10,6 +10,7 @@ nobody said so: no build refused it, and ONNX Runtime's own int8 does better.
 from __future__ import annotations
 
 import argparse
+import importlib
 import itertools
 import json
 import queue
@@ -42,6 +43,8 @@ from plimsoll.quantize import METHODS
 from plimsoll.report.trial import Candidate
 from plimsoll.ship.build import Artifacts, network
 from plimsoll.ship.strategy import calibrators_of
+from plimsoll.system import subprocesses
+from plimsoll.system.subprocesses import ProcessLimits
 
 PHOTOS = Path(__file__).resolve().parents[2] / "examples" / "photos"
 CALIBRATION, JUDGED = 24, 12
@@ -129,15 +132,24 @@ def check_here(built: Conversion) -> Outcome:
         session.close()
 
 
+def run_here(module: str, payload: dict[str, Any], folder: Path, limits: ProcessLimits) -> dict[str, Any]:
+    """Run a job in this process, which may crash, in place of `subprocesses.run_job`."""
+    del limits
+    folder.mkdir(parents=True, exist_ok=True)
+    result: dict[str, Any] = importlib.import_module(module).run(payload)
+    return result
+
+
 def serve(stdin: Iterator[str]) -> None:
     """Do the work that standard input names, line by line."""
-    own_process = conversion._in_own_process
+    own_process, run_job = conversion._in_own_process, subprocesses.run_job
     output = sys.stdout.buffer.raw if hasattr(sys.stdout.buffer, "raw") else sys.stdout.buffer
     with tempfile.TemporaryDirectory(prefix="conversions-") as folder:
         for line in stdin:
             task = json.loads(line)
             result: Result = {}
             vars(conversion)["_in_own_process"] = own_process if task.get("again") else check_here
+            vars(subprocesses)["run_job"] = run_job if task.get("again") else run_here
             try:
                 source = source_of(task["case"], Path(folder))
                 figures = source.decibels(Target.parse(task["target"]), task["calibrator"])
@@ -207,7 +219,8 @@ class Worker:
 def tasks(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Yield what is to be tried: of each network ONNX Runtime's int8 first, which the others are held against."""
     targets, calibrating = selected(arguments.targets), arguments.calibrators.split(",")
-    networks = map(Case.named, arguments.case) if arguments.case else itertools.islice(cases(), arguments.count)
+    spread = itertools.islice(cases(), 0, arguments.count * arguments.step, arguments.step)
+    networks = map(Case.named, arguments.case) if arguments.case else spread
     for case in networks:
         for target in (INT8, *targets):
             offered = calibrators_of(target, tuple(METHODS))
@@ -260,6 +273,7 @@ def main() -> None:
     parser.add_argument("--targets", default="onnxruntime,openvino,mnn,ncnn,litert", help="runtimes or targets")
     parser.add_argument("--calibrators", default="all", help="Plimsoll's own, and those of runtimes' own tools")
     parser.add_argument("--count", type=int, default=350, help="networks")
+    parser.add_argument("--step", type=int, default=1, help="every so many networks of the sequence")
     parser.add_argument("--case", action="append", help="a network by its name; may be repeated")
     parser.add_argument("--out", type=Path, default=Path("conversions.jsonl"))
     parser.add_argument("--again", action="store_true", help="try anew what was not right, or refused")

@@ -7,6 +7,7 @@ calibration     `Calibration`: a table of ranges, also in the runtimes' formats;
 calibrators     statistics of a tensor, and five methods that make a range of them
 parameters      scales, zero points, int8 weights and biases
 prepare         the network's form that quantizes best; strides moved up
+bias_correction biases that take out what rounded weights add; weights rounded for converters
 placement       which operators and tensors are quantized
 pixel_input     a folded network's first convolution on the picture's bytes
 space_to_depth  a first convolution with stride 2 on fewer, deeper pixels
@@ -15,6 +16,7 @@ diagnosis       which operators deviate most when quantized; what is likely to g
 
 from __future__ import annotations
 
+from plimsoll.quantize.bias_correction import round_weights
 from plimsoll.quantize.calibration import Calibration, Statistics, calibrate, observe
 from plimsoll.quantize.calibrators import METHODS
 from plimsoll.quantize.data_free import dynamic, float16
@@ -39,6 +41,7 @@ __all__ = [
     "observe",
     "prepare",
     "reads_bytes",
+    "round_weights",
     "sensitivity",
     "static",
 ]

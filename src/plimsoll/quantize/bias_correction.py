@@ -5,18 +5,27 @@ reads isn't zero on average (behind a Relu it never is): `E · mean(x)` for each
 The bias takes it out again. Where a channel has few weights, as in depthwise convolutions, that is most of the noise
 (M. Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", arXiv 1906.04721, section
 4.2, with means measured on the calibration pictures).
+
+`static` corrects what it quantizes. Converters that quantize a float32 network themselves get one whose weights lie on
+their grid already, with biases that are corrected for it (`round_weights`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll.onnx.graph import Graph
-from plimsoll.quantize.parameters import Weights
-from plimsoll.quantize.placement import computes_with_constants
+from plimsoll.core.model import Model
+from plimsoll.onnx import graph as onnx_graph
+from plimsoll.onnx.graph import Graph, unique
+from plimsoll.quantize.parameters import Weights, quantize_weights
+from plimsoll.quantize.placement import computes_with_constants, node_key, placement_of, weight_axis
+from plimsoll.quantize.prepare import prepare, write
 
 if TYPE_CHECKING:
     from onnx import NodeProto
@@ -48,9 +57,7 @@ def mean_error(node: NodeProto, weights: Weights, exact: NDArray[Any], means: Fl
 
     Padding is taken for pixels like the others: what it makes of a border is small beside the rest.
     """
-    shape = [1] * exact.ndim
-    shape[weights.axis] = -1
-    error = weights.values * weights.scales.astype(np.float64).reshape(shape) - exact
+    error = weights.real() - exact
     if node.op_type == "Gemm":
         error = error if weights.axis == 0 else error.T
         return error @ means if len(means) == error.shape[1] else None
@@ -60,3 +67,40 @@ def mean_error(node: NodeProto, weights: Weights, exact: NDArray[Any], means: Fl
         return None
     by_group = error.reshape(groups, outputs // groups, inputs, -1).sum(axis=3)
     return np.asarray(np.einsum("goi,gi->go", by_group, means.reshape(groups, inputs)).ravel(), np.float64)
+
+
+def round_weights(model: Model, means: Mapping[str, Sequence[float]], folder: Path) -> Model:
+    """Return the float32 network with the weights of int8 and biases that are corrected for them, in `folder`, for a
+    converter that scales each channel by its largest weight; the model itself where `means` has nothing to correct.
+
+    Layers that stay in float, before the outputs, keep their weights. Raises what `prepare` raises.
+    """
+    with TemporaryDirectory(prefix="plimsoll-prepare-") as temporary:
+        graph = Graph(onnx_graph.load(prepare(model, Path(temporary))))
+    quantized = set(placement_of(graph).nodes)
+    nodes = [
+        node
+        for node in graph.nodes
+        if node_key(node) in quantized and graph.kind(node) in CORRECTED and node.input[0] in means
+    ]
+    if not nodes:
+        return model
+    taken = {tensor.name for tensor in graph.proto.graph.initializer}
+    for node in nodes:
+        _round(graph, node, np.array(means[node.input[0]]), taken)
+    path = folder / f"{model.path.stem}.onnx"
+    write(graph.proto, path)
+    return Model(path, "onnx", model.spec, parent=model)
+
+
+def _round(graph: Graph, node: NodeProto, means: Floats, taken: set[str]) -> None:
+    exact = graph.constant(node.input[1])
+    weights = quantize_weights(exact, weight_axis(graph, node), "minmax")
+    error = mean_error(node, weights, exact, means)
+    if error is None:
+        return
+    bias = graph.constant(node.input[2]) if len(node.input) > 2 and node.input[2] else np.float32(0)
+    constants = {"weights": weights.real().astype(np.float32), "bias": np.asarray(bias - error, np.float32)}
+    node.input[1:] = [
+        graph.add_constant(unique(taken, f"{node.output[0]}/{part}"), values) for part, values in constants.items()
+    ]

@@ -86,6 +86,12 @@ class Weights:
     scales: Floats
     axis: int
 
+    def real(self) -> NDArray[np.float64]:
+        """Return the real values that they stand for."""
+        shape = [1] * self.values.ndim
+        shape[self.axis] = -1
+        return np.asarray(self.values * self.scales.astype(np.float64).reshape(shape), np.float64)
+
 
 WeightMethod = Literal["minmax", "mse"]
 _SHRINKS = np.linspace(1.0, 0.6, 21)

@@ -70,20 +70,39 @@ def onnx_network(model: Model, candidate: Candidate, folder: Path, artifacts: Ar
     form: str = backends.get(candidate.target.runtime).onnx_form(candidate.target)
     if form == "qdq":
         return _int8(model, candidate, folder, artifacts)
-    unfolded = model
-    is_reference = candidate.target == REFERENCE.target and quantize.is_quantized(model)
-    if form == "float32" and not is_reference:
-        unfolded = get_or_build(folder / "float32", model, lambda path: quantize.float32(model, path))
-    if form == "float32" and candidate.target == REFERENCE.target and candidate != REFERENCE:
-        # The same answers in less time; the reference itself stays as it came.
-        unfolded = get_or_build(folder / "prepared", model, lambda path: quantize.prepare(model, path))
+    unfolded, name = model, form
+    if form == "float32":
+        unfolded = _float32(model, candidate, folder)
+        if _is_rounded(model, candidate):
+            name = f"rounded-{candidate.calibrator}"
+            unfolded = _rounded(unfolded, folder / name, artifacts.table(candidate))
     elif form == "dynamic":
         unfolded = get_or_build(folder / form, model, lambda path: quantize.dynamic(model, path))
     elif form == "float16":
         unfolded = get_or_build(folder / form, model, lambda path: quantize.float16(model, path))
     if candidate.folded:
-        return get_or_build(folder / f"{form}-folded", model, lambda path: fold.fold(unfolded, path))
+        return get_or_build(folder / f"{name}-folded", model, lambda path: fold.fold(unfolded, path))
     return unfolded
+
+
+def _float32(model: Model, candidate: Candidate, folder: Path) -> Model:
+    if candidate.target == REFERENCE.target and candidate != REFERENCE:
+        # The same answers in less time; the reference itself stays as it came.
+        return get_or_build(folder / "prepared", model, lambda path: quantize.prepare(model, path))
+    if candidate.target == REFERENCE.target and quantize.is_quantized(model):
+        return model
+    return get_or_build(folder / "float32", model, lambda path: quantize.float32(model, path))
+
+
+def _is_rounded(model: Model, candidate: Candidate) -> bool:
+    """Tell whether the runtime's converter will round the network's weights to integers, with ranges of Plimsoll's."""
+    integers = candidate.target.precision.startswith("int")  # fp8 has other steps.
+    return integers and model.format == "onnx" and needs_table(candidate)
+
+
+def _rounded(model: Model, folder: Path, table: Path) -> Model:
+    means = quantize.Calibration.read(table).means
+    return get_or_build(folder, model, lambda path: quantize.round_weights(model, means, path))
 
 
 def _int8(model: Model, candidate: Candidate, folder: Path, artifacts: Artifacts) -> Model:

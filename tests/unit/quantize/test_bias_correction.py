@@ -11,6 +11,8 @@ from helpers import networks_to_quantize as networks
 from helpers.networks_to_quantize import Array, node
 from plimsoll import quantize
 from plimsoll.core.model import Model
+from plimsoll.onnx import graph as onnx_graph
+from plimsoll.onnx.graph import Graph
 from plimsoll.quantize import StaticOptions
 from plimsoll.quantize.bias_correction import mean_error
 from plimsoll.quantize.parameters import quantize_weights
@@ -110,3 +112,28 @@ def test_means_of_another_size_correct_nothing() -> None:
     exact = networks.weights(np.random.default_rng(0), 4, 3, 1, 1)
     weights = quantize_weights(exact, 0)
     assert mean_error(node("Conv", ["x", "w"], ["y"]), weights, exact, np.ones(4)) is None
+
+
+def test_a_converter_gets_weights_on_its_grid_and_biases_that_fit_them(model: Model, tmp_path: Path) -> None:
+    table = quantize.calibrate(model, [pictures(0)], "minmax")
+    (tmp_path / "rounded").mkdir()
+    rounded = quantize.round_weights(model, table.means, tmp_path / "rounded")
+    before, after = (Graph(onnx_graph.load(network)) for network in (model, rounded))
+    for node_before, node_after in zip(before.nodes, after.nodes, strict=True):
+        if node_before.op_type == "Conv":
+            exact, stored = before.constant(node_before.input[1]), after.constant(node_after.input[1])
+            is_head = node_before.output[0] == "y"
+            expected = exact if is_head else quantize_weights(exact, 0).real()
+            np.testing.assert_allclose(stored, expected, rtol=1e-6, atol=1e-9)
+            np.testing.assert_array_equal(quantize_weights(stored, 0).values, quantize_weights(exact, 0).values)
+    truth = networks.run(model, pictures(1))
+    off = np.abs((networks.run(rounded, pictures(1)) - truth).mean(axis=(0, 2, 3))).max()
+    without = {name: tuple(0 * np.array(mean)) for name, mean in table.means.items()}
+    (tmp_path / "biased").mkdir()
+    biased = quantize.round_weights(model, without, tmp_path / "biased")
+    assert off < 0.2 * np.abs((networks.run(biased, pictures(1)) - truth).mean(axis=(0, 2, 3))).max()
+
+
+def test_without_means_a_network_stays_as_it_is(model: Model, tmp_path: Path) -> None:
+    assert quantize.round_weights(model, {}, tmp_path) is model
+    assert quantize.round_weights(model, {"another": (0.0,)}, tmp_path) is model

@@ -11,7 +11,7 @@ import pytest
 from helpers import networks_to_quantize as networks
 from helpers.foldable_networks import spec
 from helpers.networks_to_quantize import Array, node
-from plimsoll import quantize
+from plimsoll import backends, quantize
 from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.preprocessing import Preprocessor
@@ -93,3 +93,47 @@ def test_each_runtime_gets_the_network_that_suits_it(tmp_path: Path, example_pho
     }
     assert "Split" in kinds["onnxruntime"]  # the first convolution reads squares of pixels
     assert "Split" not in kinds["openvino"]
+
+
+@pytest.mark.parametrize("runtime", ["mnn", "ncnn"])
+def test_what_a_converter_quantizes_has_corrected_biases(
+    tmp_path: Path, example_photos: list[Path], runtime: str
+) -> None:
+    target = Target(runtime, "cpu", "int8")
+    if next(here.missing for here in backends.get(runtime).targets() if here.target == target):
+        pytest.skip(f"{runtime} is not installed")
+    model = coarse_network(tmp_path / "net.onnx")
+    calibrating, judging = (tensors(model, example_photos[start : start + 16]) for start in (0, 16))
+    np.save(tmp_path / "tensors.npy", calibrating)
+    table = quantize.calibrate(model, [calibrating], "minmax")
+    truth, noise = networks.run(model, judging), []
+    for name, means in (("without", {}), ("with", table.means)):
+        table.model_copy(update={"means": means}).write(tmp_path / f"{name}.json")
+        artifacts = Artifacts(tables={"minmax": tmp_path / f"{name}.json"}, tensors={False: tmp_path / "tensors.npy"})
+        candidate = Candidate("reference", False, target, "minmax")
+        built = build.network(model, candidate, tmp_path / name, artifacts)
+        noise.append(np.abs((networks.run(built, judging, str(target)) - truth).mean(axis=(0, 2, 3))).max())
+    assert noise[1] < 0.3 * noise[0]
+
+
+def coarse_network(path: Path) -> Model:
+    """A convolution each of whose filters has one weight that leaves few steps to the others."""
+    rng = np.random.default_rng(5)
+    coarse = 0.2 * networks.weights(rng, 8, 8, 3, 3)
+    coarse[range(8), range(8), 1, 1] = 3
+    constants = {
+        "w": networks.weights(rng, 8, 3, 3, 3),
+        "b": np.full(8, 1.0, np.float32),
+        "v": coarse,
+        "u": networks.weights(rng, 4, 8, 1, 1),
+    }
+    nodes = [
+        node("Transpose", ["x"], ["planes"], perm=[0, 3, 1, 2]),
+        node("Conv", ["planes", "w", "b"], ["c"], "first", pads=[1, 1, 1, 1]),
+        node("Relu", ["c"], ["r"]),
+        node("Conv", ["r", "v"], ["d"], "coarse"),
+        node("Relu", ["d"], ["s"]),
+        node("Conv", ["s", "u"], ["y"], "head"),
+    ]
+    saved = networks.save(path, nodes, [["N", 16, 24, 3], ["N", 4, 14, 22]], constants)
+    return Model(saved.path, "onnx", spec(RESIZE, *IMAGENET, tensor="x"))

@@ -11,6 +11,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from ai_edge_litert.tools import flatbuffer_utils
 from ai_edge_quantizer import qtyping, quantizer
+from tflite_biases import make_room
 from tflite_float import float_operators
 from tflite_names import rename, sign, write
 
@@ -58,6 +59,8 @@ def run(request: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str
     done = work.quantize(ranges, enable_progress_report=False)
     written = Path("quantized.tflite").absolute()
     written.write_bytes(done.quantized_model)
+    if request["precision"] == "int8":  # A bias of int16x8 has 64 bits.
+        make_room(written, source)
     rename(written, out / "network.tflite", taken, given, f"PLIMSOLL_{request['precision']}")
     return {}
 
