@@ -6,6 +6,7 @@
 - Elu: TFLite's has no alpha.
 - What is computed in float64: TFLite's operators have none.
 - Pad with minus infinity before a MaxPool: no integer stands for it; the least float32 pads a maximum as well.
+- MaxPool with dilations, and slices backwards: it has none (`onnx.lowering`).
 - Softplus: it becomes log(1 + exp(x)), which is infinite from 89 on, and which 8 bits can't hold.
 """
 
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.errors import BuildError
+from plimsoll.onnx import lowering
 from plimsoll.onnx.graph import Graph, attribute, unique
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ def rewrite(proto: ModelProto, where: str) -> None:
     Raises BuildError for an LSTM whose cell state (Y_c) is read: LiteRT can't return it.
     """
     _narrow(proto)
+    lowering.lower(proto)
     graph = Graph(proto)
     work = _Rewriter(graph, where)
     for node in graph.nodes:

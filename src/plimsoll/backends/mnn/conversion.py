@@ -24,7 +24,7 @@ from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.errors import BuildError
 from plimsoll.onnx import graph as onnx_graph
-from plimsoll.onnx import names
+from plimsoll.onnx import lowering, names
 from plimsoll.onnx.form import require_form
 from plimsoll.onnx.signature import SUFFIX, Signature
 from plimsoll.system import subprocesses
@@ -129,6 +129,7 @@ def _convert(model: Model, work: Path, arguments: tuple[str, ...]) -> tuple[Path
     """Convert a copy with its weights inside and plain names; returns the file, and the names that are others in it."""
     source, converted = work / "network.onnx", work / "network.mnn"
     proto = onnx_graph.load(model)
+    lowering.lower(proto)
     _refuse(model, onnx_graph.Graph(proto))
     renamed = names.make_plain(proto)
     onnx_graph.save(proto, source)

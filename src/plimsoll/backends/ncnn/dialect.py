@@ -5,6 +5,7 @@ Each rewriting moves values and computes none, so it is exact. Seen in pnnx 2026
 - Of a Gather with several indices it takes the first one, without a word. (ONNX Runtime's optimizer makes such a
   Gather, behind a SpaceToDepth, of the strided slices of a Focus layer.)
 - Slices with steps become a layer that ncnn has not; along height and width a pooling of single pixels does the same.
+- A Mean of several values and a MaxPool with dilations are none that ncnn has (`onnx.lowering`).
 - Nearest resizing is known with repeated pixels alone.
 - SpaceToDepth and DepthToSpace get PyTorch's order of channels, which only DepthToSpace's mode CRD has.
 """
@@ -18,7 +19,7 @@ import numpy as np
 
 from plimsoll.core.foreign import translate
 from plimsoll.errors import BuildError
-from plimsoll.onnx import load
+from plimsoll.onnx import load, lowering
 from plimsoll.onnx.graph import Graph, attribute, set_attributes, unique
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def rewrite(proto: ModelProto, where: str) -> None:
     """Rewrite, in place, a network whose sizes are all fixed; `where` names it in errors. Raises BuildError."""
     from onnx import shape_inference
 
+    lowering.lower(proto)
     with translate(BuildError, f"{where}: its shapes can't be inferred"):
         inferred = shape_inference.infer_shapes(proto)
     values = (*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output)

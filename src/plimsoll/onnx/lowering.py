@@ -1,0 +1,141 @@
+"""Operators written with others that compute the same, for converters that lack them.
+
+- Mean of several values: their sum, times a stored number.
+- MaxPool with dilations: along each axis, the largest of slices that begin so far apart.
+- Slice with negative steps: a Gather of these rows, where the size of the axis is known.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from plimsoll.core.foreign import translate
+from plimsoll.errors import BuildError
+from plimsoll.onnx import load
+from plimsoll.onnx.graph import Graph, attribute, unique
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto
+
+_END = 2**31 - 1
+_KINDS = ("Mean", "MaxPool", "Slice")
+_LEAST_OPSET = 11
+"""The first whose Slice and Pad both take their sizes as inputs."""
+
+
+def lower(proto: ModelProto) -> None:
+    """Write these operators with others, in place, where that is exact. Values that stay keep their names."""
+    if not any(node.op_type in _KINDS for node in proto.graph.node) or load.opset(proto) < _LEAST_OPSET:
+        return
+    work = _Lowering(Graph(proto), _shapes(proto))
+    rules = {"Mean": work.mean, "MaxPool": work.max_pool, "Slice": work.slice}
+    for node in work.graph.nodes:
+        rule = rules.get(work.graph.kind(node))
+        if rule is None or not rule(node):
+            work.nodes.append(node)
+    work.graph.replace_nodes(work.nodes)
+
+
+def _shapes(proto: ModelProto) -> dict[str, tuple[Any, ...]]:
+    from onnx import shape_inference
+
+    with translate(BuildError, "the network's shapes can't be inferred"):
+        inferred = shape_inference.infer_shapes(proto).graph
+    return {info.name: load.shape_of(info) or () for info in (*inferred.value_info, *inferred.input)}
+
+
+class _Lowering:
+    """The nodes as they are to be; each rule adds its own and returns whether it applied."""
+
+    def __init__(self, graph: Graph, shapes: dict[str, tuple[Any, ...]]) -> None:
+        self.graph = graph
+        self.nodes: list[NodeProto] = []
+        self._shapes = shapes
+        self._taken = {name for node in graph.nodes for name in (*node.input, *node.output)}
+        self._taken |= {tensor.name for tensor in graph.proto.graph.initializer}
+
+    def mean(self, node: NodeProto) -> bool:
+        """Add up, and multiply."""
+        total, *others = node.input
+        for other in others:
+            total = self._add("Add", [total, other], f"{node.output[0]}/sum")
+        share = self._constant(f"{node.output[0]}/share", np.array(1 / len(node.input), np.float32))
+        self._add("Mul", [total, share], node.output[0], last=True)
+        return True
+
+    def max_pool(self, node: NodeProto) -> bool:
+        """Take the largest of slices, one axis after another; what pads is the least float32."""
+        sides = attribute(node, "kernel_shape", ())
+        ones, zeros = [1] * len(sides), [0] * 2 * len(sides)
+        dilations, strides = attribute(node, "dilations", ones), attribute(node, "strides", ones)
+        pads = attribute(node, "pads", zeros)
+        plain = attribute(node, "auto_pad", b"NOTSET") == b"NOTSET" and not attribute(node, "ceil_mode", 0)
+        if set(dilations) == {1} or not plain or [name for name in node.output[1:] if name]:
+            return False
+        output = str(node.output[0])
+        value = str(node.input[0])
+        if any(pads):
+            before, after = pads[: len(sides)], pads[len(sides) :]
+            amounts = self._constant(f"{output}/pads", np.array([0, 0, *before, 0, 0, *after], np.int64))
+            least = self._constant(f"{output}/least", np.array(np.finfo(np.float32).min, np.float32))
+            value = self._add("Pad", [value, amounts, least], f"{output}/padded")
+        for axis, (side, dilation, stride) in enumerate(zip(sides, dilations, strides, strict=True)):
+            is_last = axis == len(sides) - 1
+            value = self._largest(value, axis + 2, (side, dilation, stride), output if is_last else "")
+        return True
+
+    def _largest(self, value: str, axis: int, window: tuple[int, int, int], output: str) -> str:
+        """Return the largest of each window along an axis, called `output` where that is given."""
+        side, dilation, stride = window
+        name = output or f"{value}/rows"
+        starts = [(index * dilation, (index - side + 1) * dilation or _END) for index in range(side)]
+        slices = [self._slice(value, axis, start, end, stride) for start, end in starts]
+        largest = slices[0]
+        for number, other in enumerate(slices[1:], 2):
+            ends = bool(output) and number == side
+            largest = self._add("Max", [largest, other], output if ends else f"{name}/largest", last=ends)
+        return largest if side > 1 or not output else self._add("Identity", [largest], output, last=True)
+
+    def _slice(self, value: str, axis: int, start: int, end: int, step: int) -> str:
+        name = f"{value}/shifted"
+        limits = [
+            self._constant(f"{name}/{part}", np.array([number], np.int64))
+            for part, number in (("start", start), ("end", end), ("axis", axis), ("step", step))
+        ]
+        return self._add("Slice", [value, *limits], name)
+
+    def slice(self, node: NodeProto) -> bool:
+        """Gather the rows in their order."""
+        value, *limits = node.input
+        starts, ends, axes, steps = [self.graph.value(name) if name else None for name in (*limits, "", "")[:4]]
+        if starts is None or ends is None or steps is None or steps.min() > 0 or self.graph.is_constant(value):
+            return False
+        shape = self._shapes.get(value, ())
+        chosen = range(len(starts)) if axes is None else [int(axis) % max(len(shape), 1) for axis in axes]
+        if any(axis >= len(shape) or not isinstance(shape[axis], int) for axis in chosen):
+            return False
+        given = list(zip(chosen, starts, ends, steps, strict=True))
+        for number, (axis, start, end, step) in enumerate(given, 1):
+            rows = list(range(shape[axis]))[int(start) : _end(int(end), shape[axis], int(step)) : int(step)]
+            indices = self._constant(f"{node.output[0]}/rows", np.array(rows, np.int64))
+            last = number == len(given)
+            value = self._add("Gather", [value, indices], str(node.output[0]), last=last, axis=axis)
+        return True
+
+    def _constant(self, name: str, values: Any) -> str:
+        return self.graph.add_constant(unique(self._taken, name), values)
+
+    def _add(self, kind: str, inputs: list[str], name: str, *, last: bool = False, **attributes: Any) -> str:
+        """Add an operator; the `last` gives the value of that name, others a new one."""
+        from onnx import helper
+
+        output = name if last else unique(self._taken, name)
+        self.nodes.append(helper.make_node(kind, inputs, [output], output, **attributes))
+        return output
+
+
+def _end(end: int, size: int, step: int) -> int | None:
+    """Return the end as Python has it: before the first row, backwards, there is no number for it."""
+    return None if step < 0 and end < -size else end

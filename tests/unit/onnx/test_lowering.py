@@ -1,0 +1,97 @@
+"""Operators written with others compute the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, checker, helper, numpy_helper, shape_inference
+
+from plimsoll.onnx import lowering
+
+Array = NDArray[Any]
+SHAPE = (2, 3, 11, 12)
+
+
+def network(
+    kind: str, *inputs: str | Array, shape: tuple[Any, ...] = ("N", 3, 11, 12), **attributes: Any
+) -> ModelProto:
+    """One operator, between two that only copy, in a network that reads `x`."""
+    stored = [
+        numpy_helper.from_array(value, f"s{index}")
+        for index, value in enumerate(inputs)
+        if isinstance(value, np.ndarray)
+    ]
+    names = [value if isinstance(value, str) else f"s{index}" for index, value in enumerate(inputs)]
+    nodes = [
+        helper.make_node("Abs", ["x"], ["size"]),
+        helper.make_node(kind, names, ["value"], **attributes),
+        helper.make_node("Neg", ["value"], ["y"]),
+    ]
+    ends = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, list(shape)),
+        helper.make_empty_tensor_value_info("y"),
+    ]
+    graph = helper.make_graph(nodes, "operator", ends[:1], ends[1:], stored)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def answer(proto: ModelProto) -> Array:
+    values = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(None, {"x": values})[0])
+
+
+def whole(*numbers: int) -> Array:
+    return np.array(numbers, np.int64)
+
+
+CASES: dict[str, tuple[str, tuple[Any, ...], dict[str, Any]]] = {
+    "mean": ("Mean", ("x", "size", np.ones((1, 3, 1, 1), np.float32)), {}),
+    "mean of one": ("Mean", ("x",), {}),
+    "dilated": ("MaxPool", ("x",), {"kernel_shape": [3, 3], "dilations": [2, 2]}),
+    "dilated, padded, strided": (
+        "MaxPool", ("x",), {"kernel_shape": [3, 2], "dilations": [2, 3], "strides": [2, 3], "pads": [1, 0, 2, 1]},
+    ),
+    "dilated along one axis": ("MaxPool", ("x",), {"kernel_shape": [1, 3], "dilations": [1, 4], "strides": [2, 1]}),
+    "dilated rows of one": ("MaxPool", ("x",), {"kernel_shape": [3, 1], "dilations": [3, 1]}),
+    "backwards": ("Slice", ("x", whole(-1), whole(-10_000), whole(3), whole(-1)), {}),
+    "backwards by threes, and forwards": (
+        "Slice", ("x", whole(9, 1), whole(1, 10_000), whole(2, -1), whole(-3, 2)), {},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", list(CASES))
+def test_it_computes_the_same(case: str) -> None:
+    kind, inputs, attributes = CASES[case]
+    proto = network(kind, *inputs, **attributes)
+    expected = answer(proto)
+    lowering.lower(proto)
+    checker.check_model(shape_inference.infer_shapes(proto), full_check=True)
+    kept = [node for node in proto.graph.node if node.op_type == kind]
+    assert kind not in {node.op_type for node in kept} or all(len(node.input) == 5 for node in kept)
+    assert not any(node.op_type in ("Mean", "MaxPool") for node in proto.graph.node)
+    np.testing.assert_allclose(answer(proto), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs", "attributes", "shape"),
+    [
+        ("MaxPool", ("x",), {"kernel_shape": [2, 2]}, ("N", 3, 11, 12)),
+        ("MaxPool", ("x",), {"kernel_shape": [2, 2], "dilations": [2, 2], "ceil_mode": 1}, ("N", 3, 11, 12)),
+        ("Slice", ("x", whole(0), whole(5), whole(2), whole(2)), {}, ("N", 3, 11, 12)),
+        ("Slice", ("x", whole(-1), whole(-10_000), whole(3), whole(-1)), {}, ("N", 3, 11, "width")),
+    ],
+)
+def test_what_needs_nothing_or_has_no_known_size_stays(
+    kind: str, inputs: tuple[Any, ...], attributes: dict[str, Any], shape: tuple[Any, ...]
+) -> None:
+    proto = network(kind, *inputs, shape=shape, **attributes)
+    before = proto.SerializeToString(deterministic=True)
+    lowering.lower(proto)
+    assert [node.op_type for node in proto.graph.node] == ["Abs", kind, "Neg"]
+    assert len(before) == len(proto.SerializeToString(deterministic=True))
