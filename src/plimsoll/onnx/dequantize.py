@@ -83,8 +83,9 @@ def _undo_quantization(proto: ModelProto) -> None:
                 raise _unpaired(node)
             nodes.append(_limited(graph, node, limits, taken))
         else:
-            if node.op_type in _PASSING and node.input[0] in limits:
-                limits.update(dict.fromkeys(node.output, limits[node.input[0]]))
+            read = {limits.get(name) for name in (node.input if node.op_type == "Concat" else node.input[:1])}
+            if node.op_type in (*_PASSING, "Concat") and len(read) == 1 and (same := read.pop()) is not None:
+                limits.update(dict.fromkeys(node.output, same))
             nodes.append(node)
     structure.replace_nodes(proto.graph, nodes)
 
@@ -127,21 +128,26 @@ def _unpaired(node: NodeProto) -> BuildError:
 
 
 def _require_pair(graph: Graph, node: NodeProto, ends: set[str]) -> None:
-    """Raise BuildError where a DequantizeLinear doesn't read what a QuantizeLinear with its scale wrote."""
-    name = node.input[0]
-    for _ in range(_MOST_OPERATORS_BETWEEN):
+    """Raise BuildError where a DequantizeLinear reads other than what QuantizeLinears with its scale wrote."""
+    waiting, seen = [str(node.input[0])], set()
+    while waiting:
+        name = waiting.pop()
         maker = graph.maker.get(name)
-        if maker is None or name in ends:
-            break
+        if maker is None or name in ends or len(seen) > _MOST_OPERATORS_BETWEEN:
+            raise _unpaired(node)
+        if name in seen:
+            continue
+        seen.add(name)
         if maker.op_type == "QuantizeLinear":
             pairs = zip(maker.input[1:], node.input[1:], strict=False)
-            if all(_are_equal(graph, first, second) for first, second in pairs if first and second):
-                return
-            break
-        if maker.op_type not in _PASSING:
-            break
-        name = maker.input[0]
-    raise _unpaired(node)
+            if not all(_are_equal(graph, first, second) for first, second in pairs if first and second):
+                raise _unpaired(node)
+        elif maker.op_type in _PASSING:
+            waiting.append(maker.input[0])
+        elif maker.op_type == "Concat":
+            waiting += maker.input
+        else:
+            raise _unpaired(node)
 
 
 def _are_equal(graph: Graph, first: str, second: str) -> bool:

@@ -7,15 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
+from onnx import helper, numpy_helper
 
+from helpers import networks_to_quantize as networks
 from helpers.digits_model import Digits
 from plimsoll import backends, quantize
 from plimsoll.backends.base import CalibrationData
 from plimsoll.backends.runner import Runner
 from plimsoll.core.model import Model
 from plimsoll.core.target import REFERENCE_TARGET, Target
+from plimsoll.errors import BuildError
 from plimsoll.importers import read
 from plimsoll.preprocessing import Preprocessor
 from plimsoll.quantize.calibration import Statistics
@@ -97,3 +101,38 @@ def test_runtimes_that_quantize_for_themselves_get_them(
 def test_a_float_network_has_none(digits: Digits, tensors: Array) -> None:
     model = read(digits.model, spec_files.read(digits.spec))
     assert quantize.observe(model, [tensors[:2]]).own_ranges == {}
+
+
+def test_pixels_may_be_rearranged_between_a_pair(tmp_path: Path) -> None:
+    """As Plimsoll's own networks rearrange them before a first convolution with stride 2."""
+    source = networks.residual(tmp_path / "net.onnx")
+    pictures = networks.pictures(8)
+    table = quantize.calibrate(source, [pictures], "minmax")
+    quantized = quantize.static(source, table, tmp_path, quantize.StaticOptions())
+    assert "Split" in networks.operators(quantized)
+    (tmp_path / "float").mkdir()
+    lifted = quantize.float32(quantized, tmp_path / "float")
+    truth = networks.run(source, pictures)
+    assert np.abs(networks.run(lifted, pictures) - truth).max() < 0.05 * np.abs(truth).max()
+
+
+def test_values_of_two_grids_that_are_joined_between_pairs_are_refused(tmp_path: Path) -> None:
+    source = networks.residual(tmp_path / "net.onnx")
+    table = quantize.calibrate(source, [networks.pictures(2)], "minmax")
+    quantized = quantize.static(source, table, tmp_path, quantize.StaticOptions())
+    proto = onnx.load(quantized.path)
+    other = next(node for node in proto.graph.node if node.op_type == "QuantizeLinear" and node.input[0] == "x")
+    scale = numpy_helper.from_array(np.array(7, np.float32), "another_scale")
+    proto.graph.initializer.append(scale)
+    proto.graph.node.insert(1, helper.make_node("QuantizeLinear", ["x", scale.name, other.input[2]], ["x/other"]))
+    proto.graph.node.insert(2, helper.make_node("Reshape", ["x/other", next(
+        node for node in proto.graph.node if node.op_type == "Reshape").input[1]], ["x/rows"]))  # fmt: skip
+    first = next(node for node in proto.graph.node if node.op_type == "Split")
+    second = helper.make_node("Split", ["x/rows", *first.input[1:]], ["x/a", "x/b"])
+    second.attribute.extend(first.attribute)
+    proto.graph.node.insert(3, second)
+    reshape = next(node for node in proto.graph.node if node.input[0] == first.output[1])
+    reshape.input[0] = "x/b"
+    onnx.save(proto, tmp_path / "two.onnx")
+    with pytest.raises(BuildError, match="no counterpart"):
+        quantize.float32(Model(tmp_path / "two.onnx", "onnx"), tmp_path)
