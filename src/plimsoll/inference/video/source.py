@@ -129,7 +129,7 @@ def _require_file(path: str) -> None:
 def _unreadable(source: Source, error: Exception) -> ImageError | InputError:
     reason = getattr(error, "strerror", None) or str(error)
     if source.format is not None:
-        return InputError(f"{source.name}: can't open the camera: {reason}", "`v4l2-ctl` (package v4l-utils) lists the cameras of this machine.")
+        return InputError(f"{source.name}: can't open the camera: {reason}", "The program v4l2-ctl lists cameras.")
     if source.remote:
         return ImageError(f"can't open the stream: {reason}")
     return ImageError(f"no clip that can be read: {reason}", "Known are MP4, MOV, Matroska, WebM, AVI, MPEG, FLV, WMV.")
