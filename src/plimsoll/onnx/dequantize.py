@@ -129,7 +129,8 @@ def _unpaired(node: NodeProto) -> BuildError:
 
 def _require_pair(graph: Graph, node: NodeProto, ends: set[str]) -> None:
     """Raise BuildError where a DequantizeLinear reads other than what QuantizeLinears with its scale wrote."""
-    waiting, seen = [str(node.input[0])], set()
+    waiting: list[str] = [node.input[0]]
+    seen: set[str] = set()
     while waiting:
         name = waiting.pop()
         maker = graph.maker.get(name)
