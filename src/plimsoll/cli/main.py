@@ -48,6 +48,10 @@ _FAILED_MACHINE = {
 """Errors of files that the machine is to blame for, not Plimsoll."""
 
 
+_INTERRUPTED = 130
+"""What Typer ends with for any signal that comes before a command runs."""
+
+
 class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run a command; a signal ends it with 128 and the signal's number, where Typer says 130 of all."""
@@ -139,14 +143,14 @@ def _guarded() -> Any:
             app()
         except SystemExit as end:
             sys.stdout.flush()
-            return end.code
+            return end.code if end.code != _INTERRUPTED else streams.stop_code() or end.code
     except PlimsollError as error:
         _say(error)
         return error.exit_code
     except streams.ClosedOutputError:
         return 0
     except KeyboardInterrupt as error:  # outside a command
-        return getattr(error, "exit_code", 130)
+        return getattr(error, "exit_code", _INTERRUPTED)
     except OSError as error:
         if error.errno not in _FAILED_MACHINE:
             return _internal(error)

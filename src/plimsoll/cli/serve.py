@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from plimsoll.cli import options
+from plimsoll.cli import options, streams
 
 if TYPE_CHECKING:
     from plimsoll.core.target import Target
@@ -87,6 +87,8 @@ def serve(  # noqa: PLR0913 - each parameter is an option of the command
     from plimsoll.serve.signals import Signals
 
     signals = None if plan else Signals()  # before anything slow
+    if (code := streams.stop_code()) is not None:  # its exception got lost, in an import's callback
+        raise typer.Exit(code)
     from plimsoll.serve.pool import PlanOptions
 
     _check_installed(grpc=grpc_port is not None)

@@ -99,6 +99,12 @@ def _prepared(stream: Any, descriptor: int) -> Any:
 
 _held = 0
 _waiting: list[int] = []
+_received: list[int] = []
+
+
+def stop_code() -> int | None:
+    """Return the exit code that a signal asked for, 128 and its number; None where none came."""
+    return 128 + _received[-1] if _received else None
 
 
 @contextmanager
@@ -116,6 +122,7 @@ def uninterrupted() -> Iterator[None]:
 
 def _signalled(number: int, frame: FrameType | None) -> None:
     del frame
+    _received.append(number)
     if _held:
         _waiting[:] = [number]
     else:

@@ -196,7 +196,7 @@ def test_a_work_folder_of_an_older_layout_is_not_read_and_the_user_is_told(
     opened: ResolvedModel, photos: list[str], tmp_path: Path
 ) -> None:
     parts = split(photos, 2000)
-    described = f"{opened.model.sha256}\n{spec_files.dumps(opened.model.require_spec())}\n{parts.digest}"
+    described = f"layout 2\n{opened.model.sha256}\n{spec_files.dumps(opened.model.require_spec())}\n{parts.digest}"
     older = tmp_path / "work" / f"small-{hashlib.sha256(described.encode()).hexdigest()[:16]}"
     (older / "rows").mkdir(parents=True)
     (older / "rows" / "reference.json").write_text('{"environment": "x", "row": {"rows": []}}')
