@@ -212,7 +212,8 @@ class ClipAnswers:
         from plimsoll.inference.video.answers import ClipReader, Follower, colour_for
         from plimsoll.inference.video.source import require_av
 
-        require_av()
+        if options.given:  # Else each clip is a row that says so.
+            require_av()
         self._options, self._predictor = options, predictor
         self.reader = ClipReader(options.sample or "all", colour=colour_for(predictor), most=options.max_frames)
         self._follower = Follower(predictor, threshold, track=options.track, smooth=options.smooth)

@@ -75,8 +75,8 @@ def open_model(
     """Open a zoo name (its weights are fetched if they are missing), a bundle (folder or .zip) or a model file.
 
     `spec` is the Spec of a model file; `target` and `preprocessing` override the bundle's. A model of another framework
-    is converted in `import_folder`, and refused without one. Raises ModelError, BundleError or
-    SpecError.
+    is converted in `import_folder`, and refused without one. Raises ModelError, BundleError, SpecError, and InputError
+    for a cascade.
     """
     given = spec_files.read(spec) if spec is not None else None
     resolved = _resolve(reference, given, import_folder)
@@ -93,6 +93,11 @@ def _resolve(reference: str, given: Spec | None, import_folder: Path | None) -> 
         model = importers.read(file, given) if given is not None else Model(file, card.source.format, card.spec)
         target = REFERENCE_TARGET if model.format == "onnx" else backends.default_target(model)
         return ResolvedModel(model, target, origin=card.origin)
+    if reference in catalog.cascades():
+        raise InputError(
+            f"{reference} is a cascade of networks, and this takes a single network",
+            "`plimsoll predict` and `plimsoll.load` answer with cascades; give one of its networks here.",
+        )
     path = Path(reference)
     if _is_bundle(path):
         return _open_bundle(path, given)

@@ -17,6 +17,7 @@ from plimsoll import load
 from plimsoll.errors import InputError, SpecError
 from plimsoll.inference.cascade import CascadePredictor, Crop, Square, read_cascade, square_of
 from plimsoll.inference.gestures import gesture_of, gestures_of
+from plimsoll.inference.predictor import open_model
 from plimsoll.preprocessing import PixelArray
 from plimsoll.spec import files as spec_files
 from plimsoll.tasks.detect import Detection
@@ -208,3 +209,8 @@ def test_thumbs_pinches_and_hearts() -> None:
     right = left * [-1, 1] + [1.6, 0]
     assert gestures_of([left, right]) == ["heart", "heart"]
     assert gestures_of([left, right + np.array([5, 0])]) != ["heart", "heart"]
+
+
+def test_what_takes_a_single_network_says_so_of_a_cascade() -> None:
+    with pytest.raises(InputError, match="hands is a cascade of networks"):
+        open_model("hands")

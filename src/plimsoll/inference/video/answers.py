@@ -89,8 +89,8 @@ class ClipReader:
                         if path in self._skipped or (self._most is not None and frame.number >= self._most):
                             break
                         yield frame
-            except BackendMissingError:
-                raise
+            except BackendMissingError as error:
+                yield UnreadablePath(path, f"{error.message}. {error.hint}")
             except PlimsollError as error:
                 yield UnreadablePath(path, error.message)
 

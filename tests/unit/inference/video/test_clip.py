@@ -18,9 +18,11 @@ import pytest
 
 from helpers.clips import HEIGHT, WIDTH, number_of, numbered, numbered_clip, require_av, write
 from plimsoll.errors import BackendMissingError, ImageError, InputError
+from plimsoll.inference.video.answers import ClipReader
 from plimsoll.inference.video.clip import Clip, Limits, upright
 from plimsoll.inference.video.sampling import Sampling, SceneCuts
 from plimsoll.inference.video.source import is_clip, is_live
+from plimsoll.inference.walk import UnreadablePath
 
 av = require_av()
 RATE = 25
@@ -244,6 +246,10 @@ def test_without_pyav_it_is_said_what_to_install(clip: Path, monkeypatch: pytest
     with pytest.raises(BackendMissingError) as caught:
         Clip(clip)
     assert "plimsoll-line[video]" in caught.value.hint
+    picture, unread = ClipReader().items(["a.jpg", str(clip)])
+    assert picture == "a.jpg"
+    assert isinstance(unread, UnreadablePath)
+    assert "pip install 'plimsoll-line[video]'" in unread.reason
 
 
 def live_clip(path: Path, monkeypatch: pytest.MonkeyPatch) -> Clip:
