@@ -55,7 +55,8 @@ def test_litert_does_not_say_that_it_created_a_delegate(
     spec.write_text(SPEC.replace("width = 6", "width = 2").replace("height = 5", "height = 2"))
     arguments = ("predict", model, "--spec", spec, "--target", "litert:cpu:float32", example_photos[0])
     is_quiet(plimsoll(*arguments))
-    assert "XNNPACK" in plimsoll(*arguments, env={"PLIMSOLL_DEBUG": "1"}).stderr
+    # With this variable the descriptors are not separated: here the backend alone keeps the greeting back.
+    is_quiet(plimsoll(*arguments, env={"PLIMSOLL_DEBUG": "1"}))
 
 
 @pytest.fixture

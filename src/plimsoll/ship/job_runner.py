@@ -4,7 +4,8 @@ are built from; and `convert`, which builds one without a search."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -16,7 +17,7 @@ from plimsoll.core.target import REFERENCE_TARGET
 from plimsoll.errors import BuildError, InputError, PlimsollError
 from plimsoll.report.trial import Candidate
 from plimsoll.ship.build import Artifacts
-from plimsoll.ship.config import SearchConfig
+from plimsoll.ship.config import REFERENCE, SearchConfig
 from plimsoll.ship.jobs import (
     AnswerJob,
     CompareLayersJob,
@@ -46,6 +47,9 @@ from plimsoll.system.subprocesses import JobError, ProcessDiedError, ProcessLimi
 
 _RANKING_LIMIT = 5
 """Ranking loads the network once for each layer: it may take so many times as long as a candidate."""
+_CANDIDATE_PATIENCE, _PATIENCE = 1 / 180, 1 / 18
+"""Which share of its limit a job gets on top for each of its pictures: 1 s of 180 with a candidate, 10 s for what every
+search needs, such as the reference's answers."""
 _CONVERSION_MEMORY = 0.9
 """The share of the machine's memory that a conversion may use."""
 
@@ -159,7 +163,7 @@ class JobRunner:
         name: str,
         job: Job[Result],
         activity: str,
-        candidates: Iterable[Candidate] = (),
+        candidates: Collection[Candidate] = (),
         *,
         limits: ProcessLimits | None = None,
         store_failure: bool = False,
@@ -180,7 +184,7 @@ class JobRunner:
                 self.prepare(candidate)
             self.progress(activity)
             known = _read(job, stored)
-            result = known or self._run(name, job, limits or self._limits)
+            result = known or self._run(name, job, limits or self._limits_of(job, candidates))
         except PlimsollError as error:
             if store_failure:
                 self._work.save(name, error=error.message)
@@ -190,6 +194,14 @@ class JobRunner:
         if known is None:
             self._work.save(name, result)
         return result
+
+    def _limits_of(self, job: Job[Result], candidates: Collection[Candidate]) -> ProcessLimits:
+        """A candidate that hangs is soon given up. What every search needs gets longer: a folder of 50 MP pictures on a
+        busy machine must not end it."""
+        is_needed = all(candidate == REFERENCE for candidate in candidates)
+        patience = _PATIENCE if is_needed else _CANDIDATE_PATIENCE
+        pictures = getattr(job, "pictures", ())
+        return replace(self._limits, seconds=self._limits.seconds * (1 + patience * len(pictures)))
 
     def _run(self, name: str, job: Job[Result], limits: ProcessLimits) -> Result:
         context = JobContext.of(self._model, self._work.built, self.artifacts, self._config.objective)
