@@ -241,7 +241,8 @@ class Agreement:
         snr = _decibels(sums.signal, sums.noise)
         step = self.limits.step * max(largest, _LEAST_SHARE * whole, _LEAST)
         passes = _noise(sums) <= max(step, usual[0]) and sums.largest_error <= max(_MOST_STEPS * step, usual[1])
-        fault = "" if snr >= limit or passes else f"has a signal-to-noise ratio of {snr:.0f} dB"
+        shown = math.floor(snr) if math.isfinite(snr) else snr  # Never as much as the limit.
+        fault = "" if snr >= limit or passes else f"has a signal-to-noise ratio of {shown} dB"
         if fault and not sums.largest:
             fault = f"is zero throughout, and up to {sums.largest_other:.2g} now"
         elif fault and not sums.largest_other:

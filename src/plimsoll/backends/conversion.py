@@ -264,7 +264,7 @@ def _limit(figure: agreement.Figure, precision: str) -> str:
     if figure.whole:
         return f"; the limit at {precision} is {figure.limit:.1%}"
     rounding = f", and rounding to 8 bits alone leaves {figure.rounding_db:.0f} dB" if figure.rounding_db < 99 else ""
-    return f"; the limit at {precision} is {figure.limit:.0f} dB{rounding}"
+    return f"; the limit at {precision} is {math.ceil(figure.limit)} dB{rounding}"
 
 
 def _at_layer(layer: str) -> str:

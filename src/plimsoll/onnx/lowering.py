@@ -42,7 +42,7 @@ def _shapes(proto: ModelProto) -> dict[str, tuple[Any, ...]]:
     from onnx import shape_inference
 
     with translate(BuildError, "the network's shapes can't be inferred"):
-        inferred = shape_inference.infer_shapes(proto).graph
+        inferred = shape_inference.infer_shapes(proto, data_prop=True).graph
     return {info.name: load.shape_of(info) or () for info in (*inferred.value_info, *inferred.input)}
 
 

@@ -87,6 +87,8 @@ def _is_normal(model: Model, proto: ModelProto) -> bool:
         return False
     if any(node.op_type in ("Constant", "Identity") or padding.has_automatic_padding(node) for node in nodes):
         return False
+    if padding.infinite_pads(proto):
+        return False
     graphs = structure.graphs(proto)
     if any(graph.sparse_initializer or not structure.is_sorted(graph) for graph in graphs):
         return False
@@ -290,6 +292,8 @@ def _drop_identities(proto: ModelProto) -> ModelProto:
 def _resolve_padding(proto: ModelProto) -> ModelProto:
     structure.infer(proto)
     padding.resolve(proto)
+    padding.join_infinite_pads(proto)
+    folding.drop_unused(proto.graph)
     return proto
 
 

@@ -1,13 +1,16 @@
-"""Padding as numbers: `auto_pad`, and a transposed convolution's `output_shape`, which runtimes read differently."""
+"""Padding as numbers: `auto_pad`, and a transposed convolution's `output_shape`, which runtimes read differently; and
+padding by minus infinity, which a maximum does by itself."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from plimsoll.core.fit import Shape
 from plimsoll.onnx import load
-from plimsoll.onnx.graph import attribute, set_attributes
+from plimsoll.onnx.graph import Graph, attribute, set_attributes
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -132,3 +135,56 @@ def _resolve_transposed(node: NodeProto, kernel: tuple[int, ...], sizes: Shape) 
         return
     pads = _split([max(total, 0) for total in totals], upper=mode == b"SAME_UPPER")
     _set(node, pads, output_padding=longer)
+
+
+def infinite_pads(proto: ModelProto) -> dict[str, tuple[str, list[int]]]:
+    """Return the MaxPools of the main graph that follow a Pad by minus infinity, as TensorFlow writes them: of each by
+    its output what the Pad reads, and the `pads` with which the MaxPool answers the same without it."""
+    if not {"Pad", "MaxPool"} <= {node.op_type for node in proto.graph.node}:
+        return {}
+    graph = Graph(proto)
+    pools = [node for node in graph.nodes if graph.kind(node) == "MaxPool"]
+    return {str(pool.output[0]): joined for pool in pools if (joined := _joined(graph, pool)) is not None}
+
+
+def join_infinite_pads(proto: ModelProto) -> None:
+    """Let MaxPools pad by themselves, in place."""
+    joined = infinite_pads(proto)
+    for node in proto.graph.node:
+        if node.op_type == "MaxPool" and node.output[0] in joined:
+            node.input[0], pads = joined[node.output[0]]
+            _set(node, pads)
+
+
+def _joined(graph: Graph, pool: NodeProto) -> tuple[str, list[int]] | None:
+    kernel = list(attribute(pool, "kernel_shape", ()))
+    own = list(attribute(pool, "pads", [0] * 2 * len(kernel)))
+    if has_automatic_padding(pool) or attribute(pool, "ceil_mode", 0):
+        return None
+    pad = _before_transposes(graph, str(pool.input[0]))
+    if pad is None or graph.kind(pad) != "Pad" or len(pad.input) != 3 or not _is_least(graph, pad.input[2]):
+        return None
+    amounts = graph.value(pad.input[1])
+    if amounts is None or amounts.size != 2 * (len(kernel) + 2):
+        return None
+    starts, ends = amounts.reshape(2, -1).tolist()
+    pads = [pair[0] + pair[1] for pair in zip((*starts[2:], *ends[2:]), own, strict=True)]
+    # A maximum of padding alone is no number; runtimes refuse it.
+    fits = all(0 <= amount < size for amount, size in zip(pads, kernel * 2, strict=True))
+    return (str(pad.input[0]), pads) if fits and not any((*starts[:2], *ends[:2])) else None
+
+
+def _before_transposes(graph: Graph, name: str) -> NodeProto | None:
+    """Return what makes a value, or, where two Transposes that undo each other make it, what makes theirs."""
+    last = graph.maker.get(name)
+    first = graph.maker.get(last.input[0]) if last is not None and graph.kind(last) == "Transpose" else None
+    if last is None or first is None or graph.kind(first) != "Transpose":
+        return last
+    order, before = attribute(last, "perm", ()), attribute(first, "perm", ())
+    undone = bool(order) and [before[axis] for axis in order] == sorted(order)
+    return graph.maker.get(first.input[0]) if undone else last
+
+
+def _is_least(graph: Graph, name: str) -> bool:
+    value = graph.value(name)
+    return value is not None and value.dtype.kind == "f" and bool(np.all(value <= np.finfo(value.dtype).min))

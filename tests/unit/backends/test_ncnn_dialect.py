@@ -80,6 +80,42 @@ def test_an_operator_that_pnnx_converts_right_stays() -> None:
     assert [node.op_type for node in rewritten.graph.node] == ["Abs", "Slice", "Neg"]
 
 
+def padded(pads: list[int], *further: NDArray[Any] | None) -> onnx.ModelProto:
+    """A Pad by stored numbers; `further` are its value and its axes."""
+    proto = network("Pad", pads)
+    for name, array in zip(("value", "axes"), further, strict=False):
+        proto.graph.node[1].input.append(name if array is not None else "")
+        if array is not None:
+            proto.graph.initializer.append(numpy_helper.from_array(array, name))
+    proto.opset_import[0].version = 18
+    return proto
+
+
+@pytest.mark.parametrize(
+    "proto",
+    [
+        padded([0, 0, 0, 0, 0, 4, 0, 0]),
+        padded([0, 2, 1, 0, 0, 3, 0, 2], np.float32(-1.5)),
+        padded([1, 1], None, np.array([1])),
+        padded([0, 2, 1, 0], np.float32(2), np.array([-1, 1])),
+    ],
+)
+def test_channels_are_padded_with_stored_numbers(proto: onnx.ModelProto) -> None:
+    rewritten = onnx.ModelProto.FromString(proto.SerializeToString())
+    dialect.rewrite(rewritten, "net.onnx")
+    np.testing.assert_array_equal(answer(rewritten), answer(proto))
+    kinds = [node.op_type for node in rewritten.graph.node]
+    assert kinds[:2] == ["Abs", "Concat"]
+    assert kinds.count("Pad") <= 1
+
+
+@pytest.mark.parametrize("mode", ["reflect", "edge"])
+def test_other_padding_stays(mode: str) -> None:
+    proto = network("Pad", [0, 0, 1, 1, 0, 0, 1, 1], mode=mode)
+    dialect.rewrite(proto, "net.onnx")
+    assert [node.op_type for node in proto.graph.node] == ["Abs", "Pad", "Neg"]
+
+
 @pytest.mark.parametrize(
     "attributes", [{"coordinate_transformation_mode": "asymmetric"}, {"mode": "cubic", "cubic_coeff_a": -0.5}]
 )

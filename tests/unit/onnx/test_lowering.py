@@ -99,3 +99,28 @@ def test_what_needs_nothing_or_has_no_known_size_stays(
     lowering.lower(proto)
     assert [node.op_type for node in proto.graph.node] == ["Abs", kind, "Neg"]
     assert len(before) == len(proto.SerializeToString(deterministic=True))
+
+
+def test_a_slice_behind_a_computed_shape_is_written_too() -> None:
+    """As PyTorch writes a backward LSTM's input: the sizes follow from the input's, though no value says them."""
+    shape = ("N", 3, 11, 12)
+    constants = {"axes": whole(0), "at": whole(2), "rest": whole(-1), "from": whole(-1), "to": whole(-10_000)}
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Gather", ["shape", "at"], ["rows"]),
+        helper.make_node("Transpose", ["x"], ["turned"], perm=[2, 0, 1, 3]),
+        helper.make_node("Concat", ["rows", "rest"], ["wanted"], axis=0),
+        helper.make_node("Reshape", ["turned", "wanted"], ["rowwise"]),
+        helper.make_node("Slice", ["rowwise", "from", "to", "axes", "rest"], ["y"]),
+    ]
+    ends = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, list(shape)),
+        helper.make_empty_tensor_value_info("y"),
+    ]
+    stored = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "reverse", ends[:1], ends[1:], stored)
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    expected = answer(proto)
+    lowering.lower(proto)
+    assert "Slice" not in {node.op_type for node in proto.graph.node}
+    np.testing.assert_array_equal(answer(proto), expected)

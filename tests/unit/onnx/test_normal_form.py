@@ -242,6 +242,47 @@ def test_every_way_to_write_a_network_comes_out_in_one(
     normalized(folder / "m.onnx", proto, truth)
 
 
+LEAST = float(np.finfo(np.float32).min)
+ROUND = [0, 0, 1, 1, 0, 0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("pads", "value", "turned", "pool", "stays"),
+    [
+        (ROUND, -np.inf, True, {"strides": [2, 2]}, False),
+        ([0, 0, 0, 1, 0, 0, 2, 1], LEAST, False, {"pads": [1, 0, 0, 1]}, False),
+        (ROUND, 0.0, False, {}, True),
+        (ROUND, np.inf, False, {}, True),
+        ([0, 0, 3, 1, 0, 0, 1, 1], -np.inf, False, {}, True),
+        ([0, 1, 1, 1, 0, 0, 1, 1], -np.inf, False, {}, True),
+        (ROUND, -np.inf, False, {"ceil_mode": 1}, True),
+    ],
+)
+def test_a_maximum_pads_with_minus_infinity_by_itself(
+    tmp_path: Path, pads: list[int], value: float, turned: bool, pool: dict[str, Any], stays: bool
+) -> None:
+    turns = [
+        helper.make_node("Transpose", ["padded"], ["last"], perm=[0, 2, 3, 1]),
+        helper.make_node("Transpose", ["last"], ["first"], perm=[0, 3, 1, 2]),
+    ]
+    nodes = [
+        helper.make_node("Abs", ["x"], ["size"]),
+        helper.make_node("Pad", ["size", "pads", "value"], ["padded"]),
+        *(turns if turned else ()),
+        helper.make_node("MaxPool", ["first" if turned else "padded"], ["y"], kernel_shape=[3, 3], **pool),
+    ]
+    proto = model(nodes, [numbers("pads", pads), numbers("value", value, np.float32)])
+    file = tmp_path / "m.onnx"
+    file.write_bytes(proto.SerializeToString())
+    before = answers(file)
+    form = read(file).path
+    kinds = [node.op_type for node in onnx.load(form).graph.node]
+    assert ("Pad" in kinds) == stays
+    assert stays or kinds == ["Abs", "MaxPool"]
+    for answer, expected in zip(answers(form), before, strict=True):
+        np.testing.assert_array_equal(answer, expected)
+
+
 def test_the_group_normalization_that_onnx_withdrew_is_written_out(tmp_path: Path) -> None:
     stored = [numbers("scale", [0.5, 2, 1], np.float32), numbers("bias", [0.1, 0, -3], np.float32)]
     node = helper.make_node("GroupNormalization", ["x", "scale", "bias"], ["y"], num_groups=3, epsilon=1e-3)

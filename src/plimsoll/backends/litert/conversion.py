@@ -107,7 +107,7 @@ def _convert(model: Model, source: Model, work: Path) -> Path:
     if foreign := [name.removeprefix("ONNX_") for name in file.custom]:
         raise BuildError(
             f"{model.source}: LiteRT has no operator, and its converter no substitute, for {', '.join(foreign)}",
-            "Export the network without them, or choose another runtime.",
+            "Export the network without such operators, or choose another runtime.",
         )
     _check_ends(model, proto, file)
     _check_answers(model, plain, converted)

@@ -158,7 +158,7 @@ def convert(model: Model, work: Path) -> Converted:
     if foreign := sorted(kind for kind in layer_kinds(work / "network.param") if ncnn.layer_to_index(kind) < 0):
         raise BuildError(
             f"{model.source}: ncnn has no layer for {', '.join(foreign)}, as the network has it",
-            "Export the network without them, or choose another runtime.",
+            "Export the network without such operators, or choose another runtime.",
         )
     network = NcnnNetwork.read(work / "network.param", work / "network.bin")
     if len(shapes) != len(answer["batch_axes"]) or not set(answer["batch_axes"]) <= {0, _NO_BATCH}:

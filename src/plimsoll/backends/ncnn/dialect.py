@@ -6,7 +6,8 @@ Each rewriting moves values and computes none, so it is exact. Seen in pnnx 2026
   Gather, behind a SpaceToDepth, of the strided slices of a Focus layer.)
 - Slices with steps become a layer that ncnn has not; along height and width a pooling of single pixels does the same.
 - A Mean of several values and a MaxPool with dilations are none that ncnn has (`onnx.lowering`).
-- Nearest resizing is known with repeated pixels alone.
+- Nearest resizing is known with repeated pixels alone, linear resizing with the attributes that PyTorch writes.
+- A Pad along the channels is none that ncnn has.
 - SpaceToDepth and DepthToSpace get PyTorch's order of channels, which only DepthToSpace's mode CRD has.
 """
 
@@ -45,6 +46,7 @@ def rewrite(proto: ModelProto, where: str) -> None:
         "SpaceToDepth": work.space_to_depth,
         "DepthToSpace": work.depth_to_space,
         "Resize": work.resize,
+        "Pad": work.pad,
     }
     for node in work.graph.nodes:
         rule = rules.get(work.graph.kind(node))
@@ -141,6 +143,7 @@ class _Rewriting:
         nearest = attribute(node, "mode", b"nearest") == b"nearest"
         if not nearest:
             self._refuse_resize(node)
+            set_attributes(node, cubic_coeff_a=-0.75, nearest_mode="floor")
         rounds = attribute(node, "nearest_mode", b"round_prefer_floor") in (b"round_prefer_floor", b"round_prefer_ceil")
         centred = attribute(node, "coordinate_transformation_mode", b"half_pixel") in (
             b"half_pixel",
@@ -150,6 +153,32 @@ class _Rewriting:
         if whole and nearest and rounds and centred:
             set_attributes(node, coordinate_transformation_mode="asymmetric", nearest_mode="floor")
         return False
+
+    def pad(self, node: NodeProto) -> bool:
+        """Put stored numbers beside the channels, and leave the rest to a Pad of height and width."""
+        data, where, *further = node.input
+        shape, pads = self._shapes.get(data, ()), self.graph.value(where)
+        value = self.graph.value(further[0]) if further and further[0] else np.zeros((), np.float32)
+        axes = self.graph.value(further[1]) if len(further) > 1 else np.arange(len(shape))
+        known = pads is not None and value is not None and axes is not None
+        if not known or attribute(node, "mode", b"constant") != b"constant" or value.dtype != np.float32:
+            return False
+        ends = np.zeros((2, len(shape)), np.int64)
+        ends[:, axes] = pads.reshape(2, -1)
+        before, after = (int(count) for count in ends[:, _CHANNELS]) if len(shape) > _CHANNELS else (0, 0)
+        sizes = list(shape)
+        if min(before, after) < 0 or before + after == 0 or not all(isinstance(size, int) for size in sizes):
+            return False
+        parts = [
+            self._store(np.full([*sizes[:_CHANNELS], count, *sizes[_CHANNELS + 1 :]], value, np.float32))
+            for count in (before, after)
+        ]
+        data = self._add("Concat", [parts[0]] * (before > 0) + [data] + [parts[1]] * (after > 0), axis=_CHANNELS)
+        ends[:, _CHANNELS] = 0
+        if ends.any():
+            data = self._add("Pad", [data, self._store(ends.reshape(-1)), self._store(value)])
+        self._finish(data, node.output[0])
+        return True
 
     def _refuse_resize(self, node: NodeProto) -> None:
         """Raise BuildError for an interpolation that ncnn computes otherwise, without a word."""
