@@ -55,7 +55,7 @@ def test_a_runtime_that_is_there_but_broken_is_reported(monkeypatch: pytest.Monk
 def test_a_foreign_error_is_translated_once_with_its_cause() -> None:
     cause = RuntimeError("line one\nline two")
     with (
-        pytest.raises(RunError, match="running: RuntimeError: line one line two") as caught,
+        pytest.raises(RunError, match="running: line one line two") as caught,
         translate(RunError, "running"),
     ):
         raise cause

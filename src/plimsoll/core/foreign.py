@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
@@ -30,6 +31,22 @@ def require(module: str, install: str) -> ModuleType:
         ) from error
 
 
+_NOISE = (
+    # OpenVINO
+    (r"Exception from \S+:\d+:\s*", ""),
+    (r"Check '[^']*' failed at \S+:\d+:\s*", ""),
+    (r"FrontEnd API failed with OpConversionFailure: ", ""),
+    # ONNX Runtime: its own prefix, then a place with the function's signature
+    (r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ", ""),
+    (r"Load model from .*? failed:\s*", ""),
+    (r"Non-zero status code returned while running (\w+) node\. Name:'([^']*)' Status Message: ", r"\1 '\2': "),
+    (r"/\S+\.(?:cc|cpp|cu|h|hpp):\d+ .*?\) (?=\S)", ""),
+    # TensorFlow Lite ends no sentence before it names the operator.
+    (r"(?<=\w)(?=Node number \d+ \()", "; "),
+)
+"""What a library's message has beside what is wrong, and what takes its place."""
+
+
 @contextmanager
 def translate(failure: type[BackendError], doing: str) -> Iterator[None]:
     """Turn whatever a runtime raises into `failure`, chained, with its text on one line."""
@@ -40,6 +57,17 @@ def translate(failure: type[BackendError], doing: str) -> Iterator[None]:
     except MemoryError as error:
         raise failure(f"{doing}: not enough memory", "Try a smaller batch.") from error
     except Exception as error:
-        text = printable(" ".join(str(error).split()), 300)
         hint = "Check the file with `plimsoll inspect`." if failure is BuildError else ""
-        raise failure(f"{doing}: {type(error).__name__}: {text}", hint) from error
+        raise failure(f"{doing}: {reason_of(error)}", hint) from error
+
+
+def reason_of(error: Exception) -> str:
+    """Return what a library says of its failure, on one line: without the places in its source code, and without the
+    class of an error that says nothing more."""
+    text = " ".join(str(error).split())
+    for pattern, plain in _NOISE:
+        text = re.sub(pattern, plain, text)
+    text = printable(text.strip(), 300)
+    kind = type(error).__name__
+    is_plain = type(error) in (Exception, RuntimeError) or type(error).__module__.startswith("onnxruntime")
+    return text if text and is_plain else f"{kind}: {text}" if text else kind

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plimsoll.errors import BuildError, InputError, ModelError
+from plimsoll.errors import InputError
 from plimsoll.importers.base import Conversion, Converter, ImportOptions, Probe
 from plimsoll.system import toolchains
 
@@ -35,15 +35,10 @@ class TfliteToOnnx(Converter):
 
         _refuse(path, options)
         file = tflite_file.read_file(path)
-        try:
-            result = toolchains.run(
-                "tensorflow", "tflite_to_onnx", {"quantized": file.quantized}, folder, inputs={"model": path}
-            )
-        except (ModelError, BuildError) as error:
-            foreign = file.describe_custom()
-            raise type(error)(
-                f"{path}{f', which calls {foreign}' if foreign else ''}: {error.message}", error.hint
-            ) from error
+        foreign = file.describe_custom()
+        where = f"{path}, which calls {foreign}" if foreign else str(path)
+        request = {"quantized": file.quantized}
+        result = toolchains.run("tensorflow", "tflite_to_onnx", request, folder, inputs={"model": path}, where=where)
         tolerance = min(max(_TOLERANCE, _SPREADS * result["spread"]), _MOST)
         return Conversion(
             folder / "model.onnx",

@@ -185,11 +185,12 @@ def _reason(code: int, log: Path) -> str:
 
 
 def last_lines(log: Path, count: int = 3) -> str:
-    """Return the last lines of a log on one line, for a message; empty where there is none."""
+    """Return the last lines of a log before a traceback, on one line, for a message; empty where there is none."""
     try:
         text = log.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
+    text = text.partition("Traceback (most recent call last):")[0]
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     text = " | ".join(line[:200] for line in lines[-count:])
     return "".join(character if character.isprintable() else "?" for character in text)

@@ -110,6 +110,7 @@ def fault(kind: str, folder: Path, limits: ProcessLimits | None = None) -> dict[
             {"fault": kind},
             folder / "made",
             inputs={"model": (model, folder / "weights" / "beside.txt")},
+            where="model.txt",
             limits=limits or ProcessLimits(120),
         )
     finally:
@@ -323,5 +324,5 @@ def test_an_unknown_toolchain_or_job_is_the_caller_s_mistake(ready: Path, tmp_pa
     with pytest.raises(InputError, match="unknown toolchain 'fault'"):
         toolchains.make("fault")
     with pytest.raises(InputError, match="no job 'other'"):
-        toolchains.run("faults", "other", {}, tmp_path)
+        toolchains.run("faults", "other", {}, tmp_path, where="model.txt")
     assert ready.exists()

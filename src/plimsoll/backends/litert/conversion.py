@@ -59,7 +59,9 @@ def build(model: Model, target: Target, folder: Path, calibration: CalibrationDa
             request = {"precision": target.precision, "io": io, "ranges": bounds}
             quantized = Path(work) / "quantized"
             quantized.mkdir()
-            toolchains.run(TOOLCHAIN, "tflite_quantize", request, quantized, inputs={"model": converted})
+            toolchains.run(
+                TOOLCHAIN, "tflite_quantize", request, quantized, inputs={"model": converted}, where=str(model.source)
+            )
             converted = quantized / "network.tflite"
         shutil.move(converted, path)
     return Model(path, "tflite", model.spec, parent=model)
@@ -101,7 +103,7 @@ def _convert(model: Model, source: Model, work: Path) -> Path:
         proto = shape_inference.infer_shapes(proto)
     plain = work / "plain.onnx"
     graph.save(proto, plain)
-    toolchains.run(TOOLCHAIN, "tflite_from_onnx", {}, work, inputs={"model": plain})
+    toolchains.run(TOOLCHAIN, "tflite_from_onnx", {}, work, inputs={"model": plain}, where=str(model.source))
     converted = work / "network.tflite"
     file = _read(converted)
     if foreign := [name.removeprefix("ONNX_") for name in file.custom]:
@@ -163,7 +165,11 @@ def _check_answers(model: Model, plain: Path, converted: Path) -> None:
 
     def answer(feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         with translate(BuildError, f"{model.source}: the converted network can't be checked"):
-            interpreter = litert.Interpreter(model_content=converted.read_bytes())
+            # LiteRT's own kernels: what XNNPACK computes is compared later, when the whole conversion is.
+            kernels = litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+            interpreter = litert.Interpreter(
+                model_content=converted.read_bytes(), experimental_op_resolver_type=kernels
+            )
             interpreter.allocate_tensors()
             for detail, info in zip(interpreter.get_input_details(), signature.inputs, strict=True):
                 interpreter.set_tensor(detail["index"], feeds[info.name])

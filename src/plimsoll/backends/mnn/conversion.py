@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
@@ -54,6 +55,8 @@ _MOST_PICTURES = {"KL": 100, "EMA": 100, "ADMM": 2}
 """MNN's guide: 100 to 1000 pictures for KL, one batch for ADMM, which goes 300 times over each value. Tensors travel as
 text, so not more than that."""
 _RUN = "run"
+_TOOLS = {"mnnconvert": "converter", "mnnquant": "quantizer"}
+"""What MNN's tools are called in messages."""
 _GAPS = 4
 """With ranges of ours, MNN's tool is given so many pictures, for the tensors that we know nothing of."""
 _LIMITS = ProcessLimits(1800, 12_000_000_000)
@@ -105,7 +108,7 @@ def run(payload: dict[str, Any]) -> dict[str, Any]:
     arguments = [payload["tool"], *payload["arguments"]]
     done = tools.mnnconvert(arguments) if payload["tool"] == "mnnconvert" else tools.mnnquant(arguments)
     if done is False or not result.is_file() or result.stat().st_size == 0:
-        raise BuildError(f"{payload['tool']} wrote no file")
+        raise BuildError("it wrote no file")
     return {}
 
 
@@ -119,9 +122,17 @@ def _run(model: Model, tool: str, arguments: list[str], result: Path, work: Path
             raise BuildError(
                 f"{model.source}: MNN can't run what it converted: {error.message}", "Choose another runtime."
             ) from error
-        log = subprocesses.last_lines(work / tool / "log.txt")
+        log = subprocesses.last_lines(work / tool / "log.txt").replace(f"{work}/", "")
+        log = re.sub(r"\s*\(?(in )?\S+\.(cpp|hpp|cc)\b\S*(,? line[ =:]*\d+)?\)?", "", log)  # Places in its source code.
+        unknown = re.search(r"Not Support: (.*?)(?: \||$)", log)
+        if unknown:
+            raise BuildError(
+                f"{model.source}: MNN has no operator for {unknown[1].replace('ONNX::', '').strip()}",
+                "Export the network without such operators, or choose another runtime.",
+            ) from error
+        last = f"; it said last: {log}" if log else ""
         raise BuildError(
-            f"{model.source}: {tool}: {error.message}", f"It said last: {log}" if log else "Choose another runtime."
+            f"{model.source}: MNN's {_TOOLS[tool]} failed: {error.message}{last}", "Choose another runtime."
         ) from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,6 +40,8 @@ INSTALL = "pip install 'plimsoll-line[ncnn]'"
 Array = NDArray[Any]
 
 _STEPS = 127.0
+_FAILED_LAYER = re.compile(r"(?:load_param|load_model|create_pipeline) \d+ (\S+) failed")
+"""How ncnn names a layer that it can't load."""
 _NO_BATCH = 233
 """What pnnx writes where it sees no axis that counts pictures."""
 _MOST_AXES = 4
@@ -153,7 +156,10 @@ def convert(model: Model, work: Path) -> Converted:
             "Choose another runtime.",
         )
     fixed, shapes, renamed = _fixed(model, work)
-    answer = toolchains.run(TOOLCHAIN, "ncnn_from_onnx", {"shapes": shapes}, work, inputs={"model": fixed.path})
+    given = {"model": fixed.path}
+    answer = toolchains.run(
+        TOOLCHAIN, "ncnn_from_onnx", {"shapes": shapes}, work, inputs=given, where=str(model.source)
+    )
     ncnn = require("ncnn", INSTALL)
     if foreign := sorted(kind for kind in layer_kinds(work / "network.param") if ncnn.layer_to_index(kind) < 0):
         raise BuildError(
@@ -242,9 +248,10 @@ def _check(model: Model, converted: Converted) -> None:
         try:
             network = loaded(ncnn, converted.files)
         except BuildError as error:
+            layer = _FAILED_LAYER.search(error.message)
+            where = f"the layer '{layer[1]}'" if layer else "a network"
             raise BuildError(
-                f"{model.source}: ncnn can't load what pnnx made of it: a layer of ncnn takes other parameters",
-                "Choose another runtime.",
+                f"{model.source}: ncnn can't load {where} as its converter, pnnx, wrote it", "Choose another runtime."
             ) from error
         with translate(BuildError, f"{model.source}: ncnn can't run what was converted"):
             return NcnnSession(network, signature, 1).run(feeds)

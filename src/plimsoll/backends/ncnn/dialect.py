@@ -160,8 +160,9 @@ class _Rewriting:
         shape, pads = self._shapes.get(data, ()), self.graph.value(where)
         value = self.graph.value(further[0]) if further and further[0] else np.zeros((), np.float32)
         axes = self.graph.value(further[1]) if len(further) > 1 else np.arange(len(shape))
-        known = pads is not None and value is not None and axes is not None
-        if not known or attribute(node, "mode", b"constant") != b"constant" or value.dtype != np.float32:
+        if pads is None or value is None or axes is None or value.dtype != np.float32:
+            return False
+        if attribute(node, "mode", b"constant") != b"constant":
             return False
         ends = np.zeros((2, len(shape)), np.int64)
         ends[:, axes] = pads.reshape(2, -1)

@@ -113,8 +113,8 @@ class NcnnNetwork:
         if position != len(data):
             kinds = ", ".join(sorted({unread.kind for unread in layers if unread.kind not in _BLOCKS}))
             raise BuildError(
-                f"{weights.name}: {len(data) - position:,} bytes belong to layers whose weights can't be rewritten,"
-                f" among {kinds}"
+                f"{weights.name}: weights of {len(data) - position:,} bytes, of layers among {kinds}, can't be rewritten",
+                "Choose ncnn:cpu:float32, or another runtime.",
             )
         return cls(tuple(layers), blobs)
 

@@ -42,10 +42,7 @@ class _TensorFlow(Converter):
             "keep": options.keep is not None,
         }
         inputs = {"model": self.files(path)}
-        try:
-            result = toolchains.run("tensorflow", "tensorflow_to_onnx", request, folder, inputs=inputs)
-        except ModelError as error:
-            raise ModelError(f"{path}: {error.message}", error.hint) from error
+        result = toolchains.run("tensorflow", "tensorflow_to_onnx", request, folder, inputs=inputs, where=str(path))
         if options.keep is not None:
             options.keep.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(folder / "frozen.pb", options.keep)

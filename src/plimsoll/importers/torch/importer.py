@@ -54,10 +54,7 @@ class Torch(Converter):
         with tempfile.TemporaryDirectory(prefix="plimsoll-torch-") as temporary:
             if options.trust and held.kind in ("weights", "module"):
                 inputs["code"] = _code(path, options.architecture, Path(temporary) / "code")
-            try:
-                result = toolchains.run("torch", "torch_to_onnx", request, folder, inputs=inputs)
-            except ModelError as error:
-                raise ModelError(f"{path}: {error.message}", error.hint) from error
+            result = toolchains.run("torch", "torch_to_onnx", request, folder, inputs=inputs, where=str(path))
         _require_names(path, options, result["inputs"], result["outputs"])
         return Conversion(
             folder / "model.onnx", Probe.read(folder / "probe.npz", result["framework"]), notes=tuple(result["notes"])

@@ -45,21 +45,22 @@ _OFFLINE = {
 Input = Path | Sequence[Path]
 
 
-def run(
+def run(  # noqa: PLR0913 - what to run, on what, and for whom
     name: str,
     job: str,
     request: Mapping[str, Any],
     folder: Path,
     *,
     inputs: Mapping[str, Input] | None = None,
+    where: str,
     limits: ProcessLimits | None = None,
 ) -> dict[str, Any]:
     """Run `jobs/<job>.py` of a toolchain, creating the environment if it is missing, and return the job's result.
 
     Each input is a file, a folder, or several files: the main one and others in its folder or below, which keep their
     relative positions; the script gets the path of a copy (of the main one). The files in the script's `out` are moved
-    to `folder`, and its log as `<job>.log`. A script that tries to reach the network fails, and a warning names the
-    attempt.
+    to `folder`, and its log as `<job>.log`. `where` names the user's file in errors. A script that tries to reach the
+    network fails, and a warning names the attempt.
 
     Raises BackendMissingError if the toolchain can't be created, ModelError for what the job refuses, BuildError for
     every other failure; the hint says where the log is and which command repeats the job.
@@ -70,7 +71,7 @@ def run(
         raise InputError(f"the toolchain '{name}' has no job '{job}'", f"Expected {script}.")
     environment = make(name)
     work = _fresh(f"{name}-{job}")
-    doing = f"{name}: {job.replace('_', ' ')}"
+    doing = f"{where}: {name}: {job.replace('_', ' ')}"
     try:
         _prepare(toolchain, script, request, inputs or {}, work)
     except (OSError, shutil.Error) as error:
@@ -99,7 +100,7 @@ def run(
         hint = _hint(work, f"Its log: {work / 'log.txt'}")
         refused = answer.get("refused")
         raise (
-            ModelError(str(refused), str(answer["hint"]))
+            ModelError(f"{where}: {refused}", str(answer["hint"]))
             if refused
             else BuildError(f"{doing}: {answer.get('error')}", hint)
         )

@@ -60,7 +60,8 @@ def _answer(work: dict[str, Any], folder: Path) -> dict[str, Any]:
     except Exception as error:  # noqa: BLE001 - a converter raises anything: reported in the answer
         traceback.print_exc()
         text = " ".join(str(error).split())
-        return {"error": f"{type(error).__name__}: {text[:400]}{' …' if len(text) > 400 else ''}"}
+        kind = "" if type(error) is RuntimeError and text else f"{type(error).__name__}: "
+        return {"error": f"{kind}{text[:400]}{' …' if len(text) > 400 else ''}"}
 
 
 def _load(script: Path) -> Any:
