@@ -87,13 +87,11 @@ def _is_normal(model: Model, proto: ModelProto) -> bool:
         return False
     if any(node.op_type in ("Constant", "Identity") or padding.has_automatic_padding(node) for node in nodes):
         return False
-    if padding.infinite_pads(proto):
-        return False
-    graphs = structure.graphs(proto)
-    if any(graph.sparse_initializer or not structure.is_sorted(graph) for graph in graphs):
+    if any(graph.sparse_initializer or not structure.is_sorted(graph) for graph in structure.graphs(proto)):
         return False
     given = [node.name for node in nodes if node.name]
-    return not folding.foldable(proto) and len(set(given)) == len(given) and not names.has_unprintable(proto)
+    written_otherwise = names.has_unprintable(proto) or padding.infinite_pads(proto) or folding.foldable(proto)
+    return not written_otherwise and len(set(given)) == len(given)
 
 
 def _is_stored(path: Path) -> bool:
@@ -293,11 +291,10 @@ def _resolve_padding(proto: ModelProto) -> ModelProto:
     structure.infer(proto)
     padding.resolve(proto)
     padding.join_infinite_pads(proto)
-    folding.drop_unused(proto.graph)
     return proto
 
 
-_PASSES: tuple[Pass, ...] = (_raise_opset, _fold, _drop_identities, _resolve_padding)
+_PASSES: tuple[Pass, ...] = (_raise_opset, _fold, _resolve_padding, _drop_identities)
 
 
 def _selections() -> Iterator[tuple[Pass, ...]]:

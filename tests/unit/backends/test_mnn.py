@@ -137,7 +137,8 @@ def test_a_crash_of_its_quantizer_is_a_sentence_and_leaves_nothing_behind(
     temporary.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     tensors = np.random.default_rng(1).random((3, 5, 6, 3), np.float32)
-    with pytest.raises(BuildError, match=r"net\.onnx: MNN's quantizer failed: it was killed by a segmentation fault") as caught:
+    message = r"net\.onnx: MNN's quantizer failed: it was killed by a segmentation fault"
+    with pytest.raises(BuildError, match=message) as caught:
         int8(network(tmp_path / "net.onnx"), tmp_path / "int8", "kl", tensors)
     assert caught.value.hint
     assert list(temporary.iterdir()) == []

@@ -113,7 +113,7 @@ class NcnnNetwork:
         if position != len(data):
             kinds = ", ".join(sorted({unread.kind for unread in layers if unread.kind not in _BLOCKS}))
             raise BuildError(
-                f"{weights.name}: weights of {len(data) - position:,} bytes, of layers among {kinds}, can't be rewritten",
+                f"{weights.name}: {len(data) - position:,} bytes of weights, of layers among {kinds}, can't be read",
                 "Choose ncnn:cpu:float32, or another runtime.",
             )
         return cls(tuple(layers), blobs)
