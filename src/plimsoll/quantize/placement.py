@@ -117,6 +117,8 @@ def _feeding(graph: Graph, head: NodeProto) -> set[str]:
     return feeding
 
 
+_STEEP = ("Sqrt", "Log", "Reciprocal", "Pow", "Div")
+"""Operators that turn the rounding of a value near zero into much."""
 _LONGEST = 12
 """So many pointwise operators are looked at behind a convolution."""
 
@@ -198,7 +200,10 @@ class _PlacementBuilder:
         """Return the tensor in which an operator's result is quantized, if it is."""
         name = node.output[0]
         if self._fuses_pointwise and self.graph.kind(node) in COMPUTING:
-            name = _behind_pointwise(self.graph, name)
+            behind = _behind_pointwise(self.graph, name)
+            # A square, rounded, and its root: the convolution's own values lose far less.
+            steep = any(self.graph.kind(reader) in _STEEP for reader in self.graph.readers.get(behind, []))
+            name = name if steep else behind
         elif (reader := self.graph.sole_reader(name)) is not None and self.graph.kind(reader) in FUSED:
             name = reader.output[0]
         return [] if name in self.graph.outputs else [name]

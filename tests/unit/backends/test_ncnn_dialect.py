@@ -109,6 +109,30 @@ def test_channels_are_padded_with_stored_numbers(proto: onnx.ModelProto) -> None
     assert kinds.count("Pad") <= 1
 
 
+def test_rows_are_normalized_as_pictures_of_one_column() -> None:
+    rng = np.random.default_rng(2)
+    names = [("rows", np.array([1, 4, -1])), ("scale", rng.normal(size=4)), ("bias", rng.normal(size=4))]
+    nodes = [
+        helper.make_node("Reshape", ["x", "rows"], ["apart"]),
+        helper.make_node("InstanceNormalization", ["apart", "scale", "bias"], ["y"], epsilon=1e-3),
+    ]
+    stored = [
+        numpy_helper.from_array(value.astype(np.int64 if name == "rows" else np.float32), name) for name, value in names
+    ]
+    x = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, SHAPE)
+    graph = helper.make_graph(nodes, "groups", [x], [helper.make_empty_tensor_value_info("y")], stored)
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    rewritten = onnx.ModelProto.FromString(proto.SerializeToString())
+    dialect.rewrite(rewritten, "net.onnx")
+    shapes = {
+        value.name: len(value.type.tensor_type.shape.dim)
+        for value in shape_inference.infer_shapes(rewritten).graph.value_info
+    }
+    (normalizing,) = (node for node in rewritten.graph.node if node.op_type == "InstanceNormalization")
+    assert shapes[normalizing.input[0]] == 4
+    np.testing.assert_allclose(answer(rewritten), answer(proto), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("mode", ["reflect", "edge"])
 def test_other_padding_stays(mode: str) -> None:
     proto = network("Pad", [0, 0, 1, 1, 0, 0, 1, 1], mode=mode)

@@ -26,6 +26,11 @@ AFFINE_HARD_SWISH = [
 ]
 GATED = [node("Conv", ["c0", "w1"], ["other"]), node("Mul", ["c0", "other"], ["a"])]
 READ_TWICE = [node("Sigmoid", ["c0"], ["a"]), node("Conv", ["c0", "w1"], ["unread"])]
+ROOT_OF_SQUARES = [
+    node("Mul", ["c0", "c0"], ["square"]),
+    node("Add", ["square", "half"], ["sum"]),
+    node("Sqrt", ["sum"], ["a"]),
+]
 BY_PIXEL = [node("Mul", ["c0", "pixels"], ["a"])]
 
 
@@ -43,8 +48,15 @@ def graph_of(between: list[onnx.NodeProto], folder: Path) -> Graph:
 
 @pytest.mark.parametrize(
     ("between", "behind"),
-    [(SILU, "a"), (AFFINE_HARD_SWISH, "a"), (GATED, "c0"), (READ_TWICE, "c0"), (BY_PIXEL, "c0")],
-    ids=["silu", "affine_hard_swish", "gated", "read_twice", "by_pixel"],
+    [
+        (SILU, "a"),
+        (AFFINE_HARD_SWISH, "a"),
+        (GATED, "c0"),
+        (READ_TWICE, "c0"),
+        (ROOT_OF_SQUARES, "c0"),
+        (BY_PIXEL, "c0"),
+    ],
+    ids=["silu", "affine_hard_swish", "gated", "read_twice", "root_of_squares", "by_pixel"],
 )
 def test_behind_all_that_follows_value_by_value(between: list[onnx.NodeProto], behind: str, tmp_path: Path) -> None:
     graph = graph_of(between, tmp_path)

@@ -7,7 +7,8 @@ Each rewriting moves values and computes none, so it is exact. Seen in pnnx 2026
 - Slices with steps become a layer that ncnn has not; along height and width a pooling of single pixels does the same.
 - A Mean of several values and a MaxPool with dilations are none that ncnn has (`onnx.lowering`).
 - Nearest resizing is known with repeated pixels alone, linear resizing with the attributes that PyTorch writes.
-- A Pad along the channels is none that ncnn has.
+- A Pad along the channels is none that ncnn has, nor is an InstanceNormalization of rows (as GroupNormalization is
+  written), which is that of pictures one column wide.
 - SpaceToDepth and DepthToSpace get PyTorch's order of channels, which only DepthToSpace's mode CRD has.
 """
 
@@ -47,6 +48,7 @@ def rewrite(proto: ModelProto, where: str) -> None:
         "DepthToSpace": work.depth_to_space,
         "Resize": work.resize,
         "Pad": work.pad,
+        "InstanceNormalization": work.instance_normalization,
     }
     for node in work.graph.nodes:
         rule = rules.get(work.graph.kind(node))
@@ -179,6 +181,17 @@ class _Rewriting:
         if ends.any():
             data = self._add("Pad", [data, self._store(ends.reshape(-1)), self._store(value)])
         self._finish(data, node.output[0])
+        return True
+
+    def instance_normalization(self, node: NodeProto) -> bool:
+        """Give rows a second axis of one column."""
+        shape = self._shapes.get(node.input[0], ())
+        if len(shape) != _WIDTH or not all(isinstance(size, int) for size in shape):
+            return False
+        wide = self._reshaped(node.input[0], [*shape, 1])
+        epsilon = float(attribute(node, "epsilon", 1e-5))
+        normalized = self._add("InstanceNormalization", [wide, *node.input[1:]], epsilon=epsilon)
+        self._add("Reshape", [normalized, self._store(np.array(shape, np.int64))], node.output[0])
         return True
 
     def _refuse_resize(self, node: NodeProto) -> None:
