@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,6 +19,10 @@ from plimsoll.onnx import load as onnx_load
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto
 
+_MOST_BYTES = 2**31 - 1
+"""Of a protobuf message."""
+_WEIGHTS = ".weights"
+"""The ending of a file with weights beside a network."""
 _SUBGRAPHS = (5, 10)
 """AttributeProto's types GRAPH and GRAPHS."""
 
@@ -197,10 +201,34 @@ def load(model: Model) -> ModelProto:
     return proto
 
 
-def save(proto: ModelProto, path: Path) -> None:
-    """Write a model, weights inside; raises BuildError, also for one of more than 2 GB."""
-    with translate(BuildError, f"{path.name}: can't be written as one ONNX file"):
+def save(proto: ModelProto, path: Path, where: str = "") -> None:
+    """Write a model, weights inside; raises BuildError, which names `where`, also for one of more than 2 GB."""
+    if (size := _weight_bytes(proto)) > _MOST_BYTES:
+        raise BuildError(
+            f"{where or path.name}: its weights have {size:,} bytes, which one ONNX file can't hold",
+            "Choose float32 or int8 of onnxruntime or openvino, which read weights beside the file.",
+        )
+    with translate(BuildError, f"{where or path.name}: can't be written as one ONNX file"):
         path.write_bytes(proto.SerializeToString())
+
+
+def write(proto: ModelProto, path: Path, source: Model) -> Model:
+    """Write what was made of `source`, its weights inside, or in a file beside where they are large; `proto` is of no
+    use afterwards. Raises BuildError."""
+    import onnx
+
+    if _weight_bytes(proto) <= onnx_load.MAX_INSIDE_BYTES:
+        save(proto, path)
+        return Model(path, "onnx", source.spec, parent=source)
+    beside = path.with_name(f"{path.name}{_WEIGHTS}")
+    beside.unlink(missing_ok=True)
+    with translate(BuildError, f"{path.name}: can't be written"):
+        onnx.save_model(proto, str(path), save_as_external_data=True, location=beside.name)
+    return Model(path, "onnx", source.spec, parent=source, files=(beside,))
+
+
+def _weight_bytes(proto: ModelProto) -> int:
+    return sum(tensor.ByteSize() for tensor in proto.graph.initializer)
 
 
 def open_in_runtime(
@@ -232,10 +260,13 @@ def optimized(model: Model, path: Path) -> ModelProto:
     """
     import onnx
 
+    beside = path.with_name(f"{path.name}{_WEIGHTS}")
+    large = {"session.optimized_model_external_initializers_file_name": beside.name} if model.files else {}
     with translate(BuildError, f"{model.source}: ONNX Runtime can't optimize it"):
-        open_in_runtime(str(model.path), optimizations="ENABLE_BASIC", written_to=path)
+        open_in_runtime(str(model.path), "ENABLE_BASIC", path, large)
         proto = onnx.load(path)
     path.unlink()
+    beside.unlink(missing_ok=True)
     used = {node.domain for node in onnx_load.messages(proto, "NodeProto")}
     imports = [
         entry for entry in proto.opset_import if entry.domain in onnx_load.DEFAULT_DOMAINS or entry.domain in used
@@ -292,8 +323,7 @@ def expose(model: Model, names: Sequence[str], path: Path) -> Model:
     for name in names:
         if name not in given:
             proto.graph.output.add().name = name  # Runtimes infer the type themselves.
-    save(proto, path)
-    return Model(path, "onnx", None, parent=model)
+    return replace(write(proto, path, model), spec=None)
 
 
 def without_quantization(model: Model, path: Path) -> Model:

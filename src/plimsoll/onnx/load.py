@@ -30,6 +30,8 @@ MAX_CALL_DEPTH = 64
 """Model-local functions may call one another: 26 that each call the next twice are 67 million nodes, which the checker
 would never finish."""
 
+MAX_INSIDE_BYTES = 1_500_000_000
+"""Weights of more bytes stay in a file of their own: one protobuf message has room for 2 GB."""
 DEFAULT_DOMAINS = ("", "ai.onnx")
 
 _DAMAGED = "Is it an ONNX file, and was it copied completely? Export or download it again."

@@ -35,8 +35,6 @@ from plimsoll.system import cache, files
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-MAX_INSIDE_BYTES = 1_500_000_000
-"""Weights of more bytes stay in a file of their own: one protobuf message has room for 2 GB."""
 LEAST_SNR_DB = 100.0
 """Both forms are equal to float32's rounding above this."""
 LEAST_QUANTIZED_SNR_DB = 40.0
@@ -78,7 +76,7 @@ def original(model: Model) -> Model:
 def _is_normal(model: Model, proto: ModelProto) -> bool:
     if proto.functions or load.opset(proto) < opset.COMMON or structure.has_listed_constants(proto.graph):
         return False
-    if model.files and sum(file.stat().st_size for file in model.files) <= MAX_INSIDE_BYTES:
+    if model.files and sum(file.stat().st_size for file in model.files) <= load.MAX_INSIDE_BYTES:
         return False
     nodes = list(load.messages(proto.graph, "NodeProto"))
     if structure.has_untyped_outputs(proto) or any(
@@ -169,7 +167,7 @@ def _write(model: Model, proto: ModelProto, folder: Path, sample_tensors: Sample
 
 
 def _is_large(model: Model) -> bool:
-    return sum(file.stat().st_size for file in model.files) > MAX_INSIDE_BYTES
+    return sum(file.stat().st_size for file in model.files) > load.MAX_INSIDE_BYTES
 
 
 def _copy_large_weights(model: Model, folder: Path) -> None:

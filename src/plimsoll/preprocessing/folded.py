@@ -11,7 +11,7 @@ reached directly they move into its weights and cost nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,10 +70,10 @@ def fold(model: Model, folder: Path) -> Model:
     with translate(BuildError, f"{model.source}: can't fold its input steps"):
         _Front(proto, old_input.name, name, normalization).build(old_input, Input(steps=pixel_steps).tensor_spec)
         path = folder / f"{model.path.stem}.folded.onnx"
-        onnx_graph.save(proto, path)
+        written = onnx_graph.write(proto, path, raised)
         _check(path)
     folded = spec.model_copy(update={"input": Input(tensor=name, steps=pixel_steps)})
-    return Model(path, "onnx", folded, parent=raised)
+    return replace(written, spec=folded)
 
 
 def split(spec: Spec) -> tuple[tuple[Step, ...], Normalization]:

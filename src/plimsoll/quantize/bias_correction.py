@@ -88,9 +88,7 @@ def round_weights(model: Model, means: Mapping[str, Sequence[float]], folder: Pa
     taken = {tensor.name for tensor in graph.proto.graph.initializer}
     for node in nodes:
         _round(graph, node, np.array(means[node.input[0]]), taken)
-    path = folder / f"{model.path.stem}.onnx"
-    write(graph.proto, path)
-    return Model(path, "onnx", model.spec, parent=model)
+    return write(graph.proto, folder / f"{model.path.stem}.onnx", model)
 
 
 def _round(graph: Graph, node: NodeProto, means: Floats, taken: set[str]) -> None:

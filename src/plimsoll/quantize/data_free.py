@@ -58,8 +58,7 @@ def dynamic(model: Model, folder: Path, *, convolutions: bool = False) -> Model:
             quantization.quantize_dynamic(
                 str(prepared.path), str(written), op_types_to_quantize=list(kinds), per_channel=True, weight_type=kind
             )
-        write(onnx_graph.load(Model(written, "onnx")), path)
-    return Model(path, "onnx", model.spec, parent=model)
+        return write(onnx_graph.load(Model(written, "onnx")), path, model)
 
 
 def float16(model: Model, folder: Path) -> Model:
@@ -78,6 +77,4 @@ def float16(model: Model, folder: Path) -> Model:
             f"{model.source}: none of its weights can be stored in float16",
             "Use bfloat16 or int8, or stay in float32.",
         )
-    path = folder / f"{model.path.stem}.float16.onnx"
-    write(proto, path)
-    return Model(path, "onnx", model.spec, parent=model)
+    return write(proto, folder / f"{model.path.stem}.float16.onnx", model)

@@ -75,9 +75,8 @@ def sensitivity(
         rows = []
         for name in placement.nodes:
             alone = _alone(proto, placement, name, calibration, chosen)
-            path = folder / "alone.onnx"
-            write(alone, path)
-            mean, largest = _difference(reference, _answers(Model(path, "onnx", model.spec), pictures, chosen.target))
+            quantized = write(alone, folder / "alone.onnx", model)
+            mean, largest = _difference(reference, _answers(quantized, pictures, chosen.target))
             rows.append(OperatorDeviation(name, kinds[name], mean, largest))
     return tuple(sorted(rows, key=lambda row: -row.mean_abs))
 

@@ -17,13 +17,11 @@ from typing import TYPE_CHECKING
 
 from plimsoll.core.foreign import translate
 from plimsoll.core.model import Model
-from plimsoll.core.target import REFERENCE_TARGET
 from plimsoll.errors import BuildError
 from plimsoll.onnx import dequantize, load
 from plimsoll.onnx import graph as onnx_graph
 from plimsoll.onnx.form import form_of
 from plimsoll.onnx.graph import Graph, attribute, set_attributes, unique
-from plimsoll.onnx.normal_form import MAX_INSIDE_BYTES
 from plimsoll.onnx.opset import raise_opset
 from plimsoll.quantize import pointwise
 
@@ -56,30 +54,12 @@ def prepare(model: Model, folder: Path) -> Model:
     if model.path.name.endswith(SUFFIX):
         return model
     with TemporaryDirectory(prefix="plimsoll-prepare-") as temporary:
-        source = _with_weights_inside(float32(model, Path(temporary)), Path(temporary))
-        raised = raise_opset(source, Path(temporary), OPSET)
+        raised = raise_opset(float32(model, Path(temporary)), Path(temporary), OPSET)
         optimized = onnx_graph.optimized(raised, Path(temporary) / "optimized.onnx")
     graph = Graph(optimized)
     pointwise.simplify(graph)
     move_strides_up(graph)
-    path = folder / f"{model.path.stem}{SUFFIX}"
-    write(optimized, path)
-    return Model(path, "onnx", model.spec, parent=model)
-
-
-def _with_weights_inside(model: Model, folder: Path) -> Model:
-    """Return the network with its weights inside; raises BuildError for more of them than one file holds."""
-    if not model.files:
-        return model
-    if (size := model.size) > MAX_INSIDE_BYTES:
-        raise BuildError(
-            f"{model.source}: its weights have {size:,} bytes; to be changed they must fit into one file of"
-            f" {MAX_INSIDE_BYTES:,}",
-            f"Run it in float32 with --target {REFERENCE_TARGET}, which reads them beside the file.",
-        )
-    path = folder / f"{model.path.stem}.whole.onnx"
-    onnx_graph.save(onnx_graph.load(model), path)
-    return Model(path, "onnx", model.spec, parent=model)
+    return write(optimized, folder / f"{model.path.stem}{SUFFIX}", model)
 
 
 def is_quantized(model: Model) -> bool:
@@ -100,18 +80,17 @@ def float32(model: Model, folder: Path) -> Model:
         dequantize.to_float(proto)
     except BuildError as error:
         raise BuildError(f"{model.source}: {error.message}", error.hint) from error
-    path = folder / f"{model.path.stem}.float32.onnx"
-    write(proto, path)
-    return Model(path, "onnx", model.spec, parent=model)
+    return write(proto, folder / f"{model.path.stem}.float32.onnx", model)
 
 
-def write(proto: ModelProto, path: Path) -> None:
-    """Check a network that was changed and write it; raises BuildError."""
+def write(proto: ModelProto, path: Path, source: Model) -> Model:
+    """Write what was made of `source`, and check it; raises BuildError."""
     from onnx import checker
 
+    model = onnx_graph.write(proto, path, source)
     with translate(BuildError, f"{path.name}: the rewritten network is not valid"):
-        checker.check_model(proto, full_check=True)
-        path.write_bytes(proto.SerializeToString())
+        checker.check_model(str(path), full_check=True)
+    return model
 
 
 def move_strides_up(graph: Graph) -> int:

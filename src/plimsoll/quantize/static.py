@@ -103,9 +103,7 @@ def static(model: Model, calibration: Calibration, folder: Path, options: Static
     insert_qdq(graph, placement, calibration, chosen, pixel_input)
     if chosen.space_to_depth:
         apply_space_to_depth(graph)
-    path = folder / f"{model.path.stem}.int8.onnx"
-    write(graph.proto, path)
-    return Model(path, "onnx", model.spec, parent=model)
+    return write(graph.proto, folder / f"{model.path.stem}.int8.onnx", model)
 
 
 def reads_bytes(model: Model, options: StaticOptions | None = None) -> bool:

@@ -363,7 +363,7 @@ def test_a_network_in_normal_form_stays_where_it_is(tmp_path: Path) -> None:
 
 
 def test_weights_that_are_large_stay_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("plimsoll.onnx.normal_form.MAX_INSIDE_BYTES", 0)
+    monkeypatch.setattr("plimsoll.onnx.load.MAX_INSIDE_BYTES", 0)
     proto = model(
         [helper.make_node("Identity", ["x"], ["i"]), helper.make_node("Add", ["i", "w"], ["y"])],
         [tensor("w", 3, 12, 12)],

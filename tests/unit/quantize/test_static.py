@@ -332,6 +332,26 @@ def test_a_head_that_is_a_convolution_stays_in_float_unless_told(tmp_path: Path)
     assert heads[1].input[1] != "b"
 
 
+def test_weights_that_no_file_holds_are_quantized_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = networks.residual(tmp_path / "net.onnx", channels=32)
+    table = quantize.calibrate(whole, [networks.pictures()], "minmax")
+    (tmp_path / "whole").mkdir()
+    expected = quantize.static(whole, table, tmp_path / "whole")
+    monkeypatch.setattr("plimsoll.onnx.load.MAX_INSIDE_BYTES", 10_000)
+    apart = tmp_path / "apart.onnx"
+    onnx.save_model(
+        onnx.load(whole.path), apart, save_as_external_data=True, location="apart.data", size_threshold=1024
+    )
+    large = Model(apart, "onnx", None, files=(tmp_path / "apart.data",))
+    table = quantize.calibrate(large, [networks.pictures()], "minmax")
+    quantized = quantize.static(large, table, tmp_path)
+    assert [file.name for file in quantized.files] == ["apart.int8.onnx.weights"]
+    assert quantized.path.stat().st_size < 10_000
+    np.testing.assert_array_equal(
+        networks.run(quantized, networks.pictures(seed=1)), networks.run(expected, networks.pictures(seed=1))
+    )
+
+
 def test_shared_weights_are_stored_once(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     constants = {"a": networks.weights(rng, 3, 3, 3, 3), "b": networks.weights(rng, 4, 3, 1, 1)}

@@ -102,7 +102,7 @@ def _convert(model: Model, source: Model, work: Path) -> Path:
         # The converter goes by written shapes: without them it knows no operator for a Gemm behind a ReduceMean.
         proto = shape_inference.infer_shapes(proto)
     plain = work / "plain.onnx"
-    graph.save(proto, plain)
+    graph.save(proto, plain, str(model.source))
     toolchains.run(TOOLCHAIN, "tflite_from_onnx", {}, work, inputs={"model": plain}, where=str(model.source))
     converted = work / "network.tflite"
     file = _read(converted)
@@ -132,7 +132,7 @@ def _fixed(model: Model, work: Path) -> Model:
             )
     del proto.graph.value_info[:]
     dialect.rewrite(proto, str(model.path))
-    graph.save(proto, work / "fixed.onnx")
+    graph.save(proto, work / "fixed.onnx", str(model.source))
     return Model(work / "fixed.onnx", "onnx", model.spec)
 
 

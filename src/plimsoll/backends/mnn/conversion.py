@@ -143,7 +143,7 @@ def _convert(model: Model, work: Path, arguments: tuple[str, ...]) -> tuple[Path
     lowering.lower(proto)
     _refuse(model, onnx_graph.Graph(proto))
     renamed = names.make_plain(proto)
-    onnx_graph.save(proto, source)
+    onnx_graph.save(proto, source, str(model.source))
     _run(
         model,
         "mnnconvert",

@@ -213,7 +213,7 @@ def _fixed(model: Model, work: Path) -> tuple[Model, list[list[int]], dict[str, 
     del proto.graph.value_info[:]
     renamed = names.make_plain(proto)
     path = work / "fixed.onnx"
-    onnx_graph.save(proto, path)
+    onnx_graph.save(proto, path, str(model.source))
     simplified = onnx_graph.optimized(Model(path, "onnx"), work / "optimized.onnx")
     dialect.rewrite(simplified, str(model.source))
     onnx_graph.save(simplified, path)
