@@ -1,7 +1,7 @@
 """Real networks in int8, the networks alone: Plimsoll's quantizer against the best others, in deviation and in speed.
 
     PLIMSOLL_AGPL=1 python benchmarks/quantizers.py PHOTOS --environments FOLDER [--networks nudenet ppocr_det …]
-        [--tools nncf quark …] [--calibrate 50] [--judge 200] [--rounds 15] [--seconds 0.3] [--work FOLDER]
+        [--tools nncf quark …] [--calibrate 50] [--judge 200] [--rounds 15] [--seconds 0.3] [--work FOLDER] [--unchecked]
 
 Every tool runs in an environment of its own, a folder of FOLDER: `nncf` (pip install nncf openvino onnx), `quark`
 (torch amd-quark onnxruntime), `modelopt` (torch nvidia-modelopt[onnx]), `aieq` (ai-edge-quantizer); ONNX Runtime's
@@ -12,7 +12,8 @@ The photographs are shuffled by a fixed seed: the first calibrate every quantize
 text or faces get photographs with words or portraits on them (`tests/support/pictures.py`). Plimsoll quantizes with
 each of its calibrators; which of them counts is decided on the calibration pictures, as `plimsoll ship` decides on its
 validation part. The deviation is the signal to noise of the answers against the float32 network in ONNX Runtime, of
-the worst quantity of the outputs (coordinates and scores of a head apart) and of all together.
+the worst quantity of the outputs (coordinates and scores of a head apart) and of all together. Plimsoll refuses what
+deviates too much; with --unchecked it is judged all the same, as the other tools' files are.
 
 Speed: in every round each network computes for so many seconds in a new random order, a stream a core; ratios are
 within a round, with the sign test's 95 % interval. NNCF's networks run in OpenVINO, those of ai-edge-quantizer in
@@ -37,6 +38,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll import backends, importers, quantize
+from plimsoll.backends import conversion
 from plimsoll.backends.base import ThreadPlan
 from plimsoll.backends.runner import Runner
 from plimsoll.benchmark.statistics import compare_speeds
@@ -46,6 +48,7 @@ from plimsoll.errors import PlimsollError
 from plimsoll.metrics.tensors import RunningDeviation
 from plimsoll.preprocessing import Preprocessor
 from plimsoll.report.trial import Candidate
+from plimsoll.ship.build import Artifacts, network
 from plimsoll.ship.job_runner import convert
 from plimsoll.system import host
 
@@ -114,15 +117,15 @@ def answers(runner: Runner, pictures: Array) -> Outputs:
 
 def prepared(name: str, options: argparse.Namespace, folder: Path) -> Data:
     """Fetch a network, and read and split the photographs."""
-    network = catalogue.networks()[name]
-    spec = network.contract_spec
-    model = importers.read(catalogue.fetch(name, network, folder), spec)
+    real = catalogue.networks()[name]
+    spec = real.contract_spec
+    model = importers.read(catalogue.fetch(name, real, folder), spec)
     photos = sorted(path for path in options.photos.rglob("*") if path.suffix.lower() in SUFFIXES)
     np.random.default_rng(0).shuffle(photos)
     if len(photos) <= options.calibrate:
         sys.exit(f"{options.photos} has {len(photos)} photographs; {options.calibrate} calibrate, others have to judge")
     chosen = shown(
-        network.pictures, [str(photo) for photo in photos[: options.calibrate + options.judge]], folder / "pictures"
+        real.pictures, [str(photo) for photo in photos[: options.calibrate + options.judge]], folder / "pictures"
     )
     preprocess = Preprocessor(spec.input)
     tensors = np.stack([preprocess(Path(photo)) for photo in chosen])
@@ -151,9 +154,7 @@ def ours(data: Data, options: argparse.Namespace, folder: Path) -> Iterator[Quan
             work = folder / f"{runtime}-{calibrator}"
             work.mkdir(exist_ok=True)
             try:
-                model = stored(work, data.model) or convert(
-                    data.model, candidate, data.photos, work, tables.get(calibrator)
-                )
+                model = stored(work, data.model) or built(data, candidate, work, tables, options)
             except PlimsollError as error:
                 print(f"{data.name}: {candidate.name}: {error.message}", file=sys.stderr)
                 continue
@@ -161,6 +162,15 @@ def ours(data: Data, options: argparse.Namespace, folder: Path) -> Iterator[Quan
             own = calibrator in quantize.METHODS
             name = f"Plimsoll, {runtime}" if own else f"{backend.title}'s {calibrator}"
             yield Quantized(name, model, target, own, calibrator)
+
+
+def built(data: Data, candidate: Candidate, work: Path, tables: dict[str, Path], options: argparse.Namespace) -> Model:
+    """Quantize as `plimsoll convert` does, or without its check of the answers; raises PlimsollError."""
+    if not options.unchecked:
+        return convert(data.model, candidate, data.photos, work, tables.get(candidate.calibrator or ""))
+    vars(conversion)["check"] = lambda *_: None
+    np.save(work / "tensors.npy", data.calibration)
+    return network(data.model, candidate, work, Artifacts(tables=tables, tensors={False: work / "tensors.npy"}))
 
 
 def stored(folder: Path, source: Model) -> Model | None:
@@ -188,18 +198,18 @@ def theirs(data: Data, tools: Sequence[str], environments: Path, folder: Path) -
         if not python.exists():
             print(f"{tool} is left out: there is no {python}", file=sys.stderr)
             continue
-        network, runtime, suffix = data.model, "onnxruntime", ".onnx"
+        source, runtime, suffix = data.model, "onnxruntime", ".onnx"
         if environment == "nncf":
             runtime, suffix = "openvino", ".xml"
         try:
             if environment == "aieq":
                 runtime, suffix = "litert", ".tflite"
                 (folder / "float").mkdir(exist_ok=True)
-                network = backends.get(runtime).build(data.model, Target(runtime), folder / "float")
+                source = backends.get(runtime).build(data.model, Target(runtime), folder / "float")
             output = folder / f"{tool}{suffix}"
             if not output.is_file():
-                run_job([str(path) for path in (python.absolute(), JOBS, tool, network.path, calibration, output)])
-            model = read(output, data.model, network)
+                run_job([str(path) for path in (python.absolute(), JOBS, tool, source.path, calibration, output)])
+            model = read(output, data.model, source)
         except (PlimsollError, subprocess.SubprocessError) as error:
             print(f"{data.name}: {tool}: {str(error)[-200:]} (see {folder / tool}.log)", file=sys.stderr)
             continue
@@ -337,6 +347,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.3)
     parser.add_argument("--runtimes", nargs="+", choices=RUNTIMES, default=list(RUNTIMES))
     parser.add_argument("--calibrators", nargs="+", choices=list(quantize.METHODS), default=list(quantize.METHODS))
+    parser.add_argument("--unchecked", action="store_true", help="judge what Plimsoll would refuse, too")
     parser.add_argument("--work", type=Path, help="keep what is built here, and use what is there")
     options = parser.parse_args()
     for name in options.networks:
