@@ -1,7 +1,8 @@
 """Real networks in int8, the networks alone: Plimsoll's quantizer against the best others, in deviation and in speed.
 
     PLIMSOLL_AGPL=1 python benchmarks/quantizers.py PHOTOS --environments FOLDER [--networks nudenet ppocr_det …]
-        [--tools nncf quark …] [--calibrate 50] [--judge 200] [--rounds 15] [--seconds 0.3] [--work FOLDER] [--unchecked]
+        [--tools nncf quark …] [--calibrate 50] [--judge 200] [--rounds 15] [--seconds 0.3] [--work FOLDER]
+        [--unchecked]
 
 Every tool runs in an environment of its own, a folder of FOLDER: `nncf` (pip install nncf openvino onnx), `quark`
 (torch amd-quark onnxruntime), `modelopt` (torch nvidia-modelopt[onnx]), `aieq` (ai-edge-quantizer); ONNX Runtime's
