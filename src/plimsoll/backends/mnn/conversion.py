@@ -122,17 +122,15 @@ def _run(model: Model, tool: str, arguments: list[str], result: Path, work: Path
             raise BuildError(
                 f"{model.source}: MNN can't run what it converted: {error.message}", "Choose another runtime."
             ) from error
-        log = subprocesses.last_lines(work / tool / "log.txt").replace(f"{work}/", "")
-        log = re.sub(r"\s*\(?(in )?\S+\.(cpp|hpp|cc)\b\S*(,? line[ =:]*\d+)?\)?", "", log)  # Places in its source code.
+        log = subprocesses.last_lines(work / tool / "log.txt")
         unknown = re.search(r"Not Support: (.*?)(?: \||$)", log)
         if unknown:
             raise BuildError(
                 f"{model.source}: MNN has no operator for {unknown[1].replace('ONNX::', '').strip()}",
                 "Export the network without such operators, or choose another runtime.",
             ) from error
-        last = f"; it said last: {log}" if log else ""
         raise BuildError(
-            f"{model.source}: MNN's {_TOOLS[tool]} failed: {error.message}{last}", "Choose another runtime."
+            f"{model.source}: MNN's {_TOOLS[tool]} failed: {error.message}", "Choose another runtime."
         ) from error
 
 

@@ -249,7 +249,7 @@ def _check(model: Model, converted: Converted) -> None:
             network = loaded(ncnn, converted.files)
         except BuildError as error:
             layer = _FAILED_LAYER.search(error.message)
-            where = f"the layer '{layer[1]}'" if layer else "a network"
+            where = f"the layer '{layer[1]}'" if layer else "the network"
             raise BuildError(
                 f"{model.source}: ncnn can't load {where} as its converter, pnnx, wrote it", "Choose another runtime."
             ) from error
