@@ -40,9 +40,10 @@ _NOISE = (
     (r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ", ""),
     (r"Load model from .*? failed:\s*", ""),
     (r"Non-zero status code returned while running (\w+) node\. Name:'([^']*)' Status Message: ", r"\1 '\2': "),
-    (r"/\S+\.(?:cc|cpp|cu|h|hpp):\d+ .*?\) (?=\S)", ""),
-    # TensorFlow Lite ends no sentence before it names the operator.
-    (r"(?<=\w)(?=Node number \d+ \()", "; "),
+    (r"/onnxruntime_src/\S+:\d+ .*?\) (?=\S)", ""),
+    # TensorFlow Lite: a place, and no end of a sentence before it names the operator
+    (r"\S*\.(?:cc|h)(?::\d+)? ", ""),
+    (r"(?<=\S)(?=Node number \d+ \()", "; "),
 )
 """What a library's message has beside what is wrong, and what takes its place."""
 

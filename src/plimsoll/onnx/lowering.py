@@ -3,10 +3,13 @@
 - Mean of several values: their sum, times a stored number.
 - MaxPool with dilations: along each axis, the largest of slices that begin so far apart.
 - Slice with negative steps: a Gather of these rows, where the size of the axis is known.
+- Max, Min and Sum of more than two values: one after another.
+- AveragePool that counts its padding, with more of it on one side: behind a Pad.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,20 +23,19 @@ if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
 _END = 2**31 - 1
-_KINDS = ("Mean", "MaxPool", "Slice")
+_PAIR = 2
 _LEAST_OPSET = 11
 """The first whose Slice and Pad both take their sizes as inputs."""
 
 
 def lower(proto: ModelProto) -> None:
     """Write these operators with others, in place, where that is exact. Values that stay keep their names."""
-    if not any(node.op_type in _KINDS for node in proto.graph.node) or load.opset(proto) < _LEAST_OPSET:
+    if not any(node.op_type in _RULES for node in proto.graph.node) or load.opset(proto) < _LEAST_OPSET:
         return
     work = _Lowering(Graph(proto), _shapes(proto))
-    rules = {"Mean": work.mean, "MaxPool": work.max_pool, "Slice": work.slice}
     for node in work.graph.nodes:
-        rule = rules.get(work.graph.kind(node))
-        if rule is None or not rule(node):
+        rule = _RULES.get(work.graph.kind(node))
+        if rule is None or not rule(work, node):
             work.nodes.append(node)
     work.graph.replace_nodes(work.nodes)
 
@@ -63,6 +65,29 @@ class _Lowering:
             total = self._add("Add", [total, other], f"{node.output[0]}/sum")
         share = self._constant(f"{node.output[0]}/share", np.array(1 / len(node.input), np.float32))
         self._add("Mul", [total, share], node.output[0], last=True)
+        return True
+
+    def in_pairs(self, node: NodeProto) -> bool:
+        """Take one value after another."""
+        if len(node.input) <= _PAIR:
+            return False
+        result, *others, last = node.input
+        for other in others:
+            result = self._add(node.op_type, [result, other], f"{node.output[0]}/part")
+        self._add(node.op_type, [result, last], node.output[0], last=True)
+        return True
+
+    def average_pool(self, node: NodeProto) -> bool:
+        """Pad with zeros first, and count them."""
+        pads = list(attribute(node, "pads", ()))
+        before, after = pads[: len(pads) // 2], pads[len(pads) // 2 :]
+        counted = attribute(node, "count_include_pad", 0) and not attribute(node, "ceil_mode", 0)
+        if before == after or not counted or set(attribute(node, "dilations", (1,))) != {1}:
+            return False
+        amounts = self._constant(f"{node.output[0]}/pads", np.array([0, 0, *before, 0, 0, *after], np.int64))
+        padded = self._add("Pad", [node.input[0], amounts], f"{node.output[0]}/padded")
+        sides, strides = attribute(node, "kernel_shape"), attribute(node, "strides", [1] * len(before))
+        self._add("AveragePool", [padded], node.output[0], last=True, kernel_shape=list(sides), strides=list(strides))
         return True
 
     def max_pool(self, node: NodeProto) -> bool:
@@ -139,3 +164,14 @@ class _Lowering:
 def _end(end: int, size: int, step: int) -> int | None:
     """Return the end as Python has it: before the first row, backwards, there is no number for it."""
     return None if step < 0 and end < -size else end
+
+
+_RULES: dict[str, Callable[[_Lowering, NodeProto], bool]] = {
+    "AveragePool": _Lowering.average_pool,
+    "Max": _Lowering.in_pairs,
+    "MaxPool": _Lowering.max_pool,
+    "Mean": _Lowering.mean,
+    "Min": _Lowering.in_pairs,
+    "Slice": _Lowering.slice,
+    "Sum": _Lowering.in_pairs,
+}

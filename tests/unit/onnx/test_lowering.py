@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, checker, helper, numpy_helper, shape_inference
 
 from plimsoll.onnx import lowering
+from plimsoll.onnx.graph import attribute
 
 Array = NDArray[Any]
 SHAPE = (2, 3, 11, 12)
@@ -62,6 +63,12 @@ CASES: dict[str, tuple[str, tuple[Any, ...], dict[str, Any]]] = {
     ),
     "dilated along one axis": ("MaxPool", ("x",), {"kernel_shape": [1, 3], "dilations": [1, 4], "strides": [2, 1]}),
     "dilated rows of one": ("MaxPool", ("x",), {"kernel_shape": [3, 1], "dilations": [3, 1]}),
+    "largest of three": ("Max", ("x", "size", np.full((1, 3, 1, 1), 0.2, np.float32)), {}),
+    "least of four": ("Min", ("x", "size", np.full((), 0.2, np.float32), "x"), {}),
+    "average of padding": (
+        "AveragePool", ("x",),
+        {"kernel_shape": [3, 2], "strides": [2, 1], "pads": [1, 0, 2, 1], "count_include_pad": 1},
+    ),
     "backwards": ("Slice", ("x", whole(-1), whole(-10_000), whole(3), whole(-1)), {}),
     "backwards by threes, and forwards": (
         "Slice", ("x", whole(9, 1), whole(1, 10_000), whole(2, -1), whole(-3, 2)), {},
@@ -79,6 +86,9 @@ def test_it_computes_the_same(case: str) -> None:
     slices = [node for node in proto.graph.node if node.op_type == "Slice"]
     assert all((numpy_helper.to_array(stored(proto)[node.input[4]]) > 0).all() for node in slices)
     assert not any(node.op_type in ("Mean", "MaxPool") for node in proto.graph.node)
+    assert not any(node.op_type in ("Max", "Min") and len(node.input) > 2 for node in proto.graph.node)
+    pads = [attribute(node, "pads", [0]) for node in proto.graph.node if node.op_type == "AveragePool"]
+    assert not any(map(any, pads))
     np.testing.assert_allclose(answer(proto), expected, rtol=1e-6)
 
 

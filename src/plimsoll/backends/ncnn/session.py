@@ -82,6 +82,11 @@ def _shaped(value: Array, info: TensorInfo) -> Array:
     sizes = info.shape[1:]
     known = math.prod(size for size in sizes if size is not None)
     unknown = [size for size in sizes if size is None]
+    if value.size % max(known, 1) or (not unknown and value.size != known):
+        raise RunError(
+            f"ncnn failed: its output '{info.name}' has {value.size:,} values, the network's {known:,}",
+            "Choose another runtime.",
+        )
     if not unknown or (len(unknown) == 1 and known):
         return value.reshape([-1 if size is None else size for size in sizes])
     if value.ndim != len(sizes):
