@@ -157,7 +157,8 @@ class _Rewriting:
         return False
 
     def pad(self, node: NodeProto) -> bool:
-        """Put stored numbers beside the channels, and leave the rest to a Pad of height and width."""
+        """Put stored numbers beside the channels, and leave the rest to a Pad of height and width, all its amounts and
+        its value written."""
         data, where, *further = node.input
         shape, pads = self._shapes.get(data, ()), self.graph.value(where)
         value = self.graph.value(further[0]) if further and further[0] else np.zeros((), np.float32)
@@ -170,14 +171,17 @@ class _Rewriting:
         ends[:, axes] = pads.reshape(2, -1)
         before, after = (int(count) for count in ends[:, _CHANNELS]) if len(shape) > _CHANNELS else (0, 0)
         sizes = list(shape)
-        if min(before, after) < 0 or before + after == 0 or not all(isinstance(size, int) for size in sizes):
+        if min(before, after) < 0 or not all(isinstance(size, int) for size in sizes):
             return False
         parts = [
             self._store(np.full([*sizes[:_CHANNELS], count, *sizes[_CHANNELS + 1 :]], value, np.float32))
+            if count
+            else ""
             for count in (before, after)
         ]
-        data = self._add("Concat", [parts[0]] * (before > 0) + [data] + [parts[1]] * (after > 0), axis=_CHANNELS)
-        ends[:, _CHANNELS] = 0
+        if before or after:
+            data = self._add("Concat", [name for name in (parts[0], data, parts[1]) if name], axis=_CHANNELS)
+            ends[:, _CHANNELS] = 0
         if ends.any():
             data = self._add("Pad", [data, self._store(ends.reshape(-1)), self._store(value)])
         self._finish(data, node.output[0])
