@@ -7,8 +7,8 @@ Each rewriting moves values and computes none, so it is exact. Seen in pnnx 2026
 - Slices with steps become a layer that ncnn has not; along height and width a pooling of single pixels does the same.
 - A Mean of several values and a MaxPool with dilations are none that ncnn has (`onnx.lowering`).
 - Nearest resizing is known with repeated pixels alone, linear resizing with the attributes that PyTorch writes.
-- A Pad along the channels is none that ncnn has, nor is an InstanceNormalization of rows (as GroupNormalization is
-  written), which is that of pictures one column wide.
+- A Pad is none that it knows; along height and width, most are part of a convolution by then.
+- Nor is an InstanceNormalization of rows (as GroupNormalization is written): it is that of pictures one column wide.
 - SpaceToDepth and DepthToSpace get PyTorch's order of channels, which only DepthToSpace's mode CRD has.
 """
 
@@ -157,35 +157,27 @@ class _Rewriting:
         return False
 
     def pad(self, node: NodeProto) -> bool:
-        """Put stored numbers beside the channels, and leave the rest to a Pad of height and width, all its amounts and
-        its value written."""
+        """Put stored numbers before and behind, along one axis after another."""
         data, where, *further = node.input
-        shape, pads = self._shapes.get(data, ()), self.graph.value(where)
+        sizes, pads = list(self._shapes.get(data, ())), self.graph.value(where)
         value = self.graph.value(further[0]) if further and further[0] else np.zeros((), np.float32)
-        axes = self.graph.value(further[1]) if len(further) > 1 else np.arange(len(shape))
+        axes = self.graph.value(further[1]) if len(further) > 1 else np.arange(len(sizes))
         if pads is None or value is None or axes is None or value.dtype != np.float32:
             return False
-        if attribute(node, "mode", b"constant") != b"constant":
-            return False
-        ends = np.zeros((2, len(shape)), np.int64)
+        ends = np.zeros((2, len(sizes)), np.int64)
         ends[:, axes] = pads.reshape(2, -1)
-        before, after = (int(count) for count in ends[:, _CHANNELS]) if len(shape) > _CHANNELS else (0, 0)
-        sizes = list(shape)
-        if min(before, after) < 0 or not all(isinstance(size, int) for size in sizes):
+        constant = attribute(node, "mode", b"constant") == b"constant"
+        if not constant or ends.min() < 0 or ends[:, 0].any() or not all(isinstance(size, int) for size in sizes):
             return False
-        parts = [
-            self._store(np.full([*sizes[:_CHANNELS], count, *sizes[_CHANNELS + 1 :]], value, np.float32))
-            if count
-            else ""
-            for count in (before, after)
-        ]
-        if before or after:
-            data = self._add("Concat", [name for name in (parts[0], data, parts[1]) if name], axis=_CHANNELS)
-            ends[:, _CHANNELS] = 0
-        if ends.any():
-            data = self._add("Pad", [data, self._store(ends.reshape(-1)), self._store(value)])
+        for axis, counts in enumerate(ends.T.tolist()):
+            before, after = ([self._filled(sizes, axis, count, value)] if count else [] for count in counts)
+            data = self._add("Concat", [*before, data, *after], axis=axis) if before or after else data
+            sizes[axis] += sum(counts)
         self._finish(data, node.output[0])
         return True
+
+    def _filled(self, sizes: Sequence[int], axis: int, count: int, value: Any) -> str:
+        return self._store(np.full([*sizes[:axis], count, *sizes[axis + 1 :]], value, np.float32))
 
     def instance_normalization(self, node: NodeProto) -> bool:
         """Give rows a second axis of one column."""
