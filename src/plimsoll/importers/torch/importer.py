@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from plimsoll.core.foreign import require
 from plimsoll.errors import InputError, ModelError
 from plimsoll.importers.base import Conversion, Converter, ImportOptions, Probe
-from plimsoll.importers.torch import contents
+from plimsoll.importers.torch import contents, known
+from plimsoll.onnx.writer import require_names
 from plimsoll.system import toolchains
 from plimsoll.system.toolchains import plimsoll_job
 
@@ -39,8 +40,10 @@ class Torch(Converter):
         their keys.
 
         A file that would run code when it is loaded is refused without `options.trust`. Bare weights need
-        `options.architecture`.
+        `options.architecture`; those of the networks in `known` need neither trust nor PyTorch.
         """
+        if options.architecture in known.FORMS:
+            return _known(path, folder, options)
         held = contents.look(path)
         _check(path, held, options)
         request = {
@@ -59,6 +62,16 @@ class Torch(Converter):
         return Conversion(
             folder / "model.onnx", Probe.read(folder / "probe.npz", result["framework"]), notes=tuple(result["notes"])
         )
+
+
+def _known(path: Path, folder: Path, options: ImportOptions) -> Conversion:
+    require_names([*options.inputs, *options.input_shapes], ["data"], "input", str(path))
+    require_names(options.outputs, ["logits"], "output", str(path))
+    if options.input_shapes:
+        raise InputError(f"{path}: --shape: {options.architecture} has a size of its own", "Omit --shape.")
+    written = known.write(path, options.architecture, options.batch)
+    notes = ("not compared with PyTorch: the file holds weights alone",)
+    return Conversion(written.save(folder / f"{path.stem}.onnx"), None, notes=notes)
 
 
 def _check(path: Path, held: contents.Contents, options: ImportOptions) -> None:
@@ -85,7 +98,8 @@ def _check(path: Path, held: contents.Contents, options: ImportOptions) -> None:
         )
         hint = (
             "Name the network, and allow its code to run: --architecture module:callable --trust; put the .py file"
-            " beside the weights, or give its path."
+            " beside the weights, or give its path.\n"
+            f"  Known without code: --architecture {', '.join(known.FORMS)}."
         )
         raise ModelError(f"{path}: weights without their network{some}: {missing}", f"{hint}\n  {_FROM_TORCH}")
     if options.architecture and ":" not in options.architecture:
