@@ -66,7 +66,7 @@ class _Storage:
 
 
 @dataclass(frozen=True)
-class _View:
+class _StoredTensor:
     """A tensor: a view of an array."""
 
     storage: _Storage
@@ -143,14 +143,14 @@ def _from_stream(stream: io.BytesIO) -> Tensors:
     return {name: view.of(arrays[view.storage.key]) for name, view in views.items()}
 
 
-def _views(value: Any) -> dict[str, _View]:
+def _views(value: Any) -> dict[str, _StoredTensor]:
     """Return the tensors of a dictionary, which may lie in one of its entries (`state_dict`)."""
     if isinstance(value, dict) and isinstance(value.get("state_dict"), dict):
         value = value["state_dict"]
     if not isinstance(value, dict) or not value:
         raise ValueError(f"it holds a {type(value).__name__}")
     for name, view in value.items():
-        if not isinstance(name, str) or not isinstance(view, _View):
+        if not isinstance(name, str) or not isinstance(view, _StoredTensor):
             raise ValueError(f"the entry {name!r:.60} is no tensor")
     return value
 
@@ -214,7 +214,7 @@ class _Machine:
             sizes, steps = tuple(map(int, shape)), tuple(map(int, strides))
             if not len(sizes) == len(steps) <= MAX_AXES or min((*sizes, *steps), default=0) < 0:
                 raise ValueError(f"a tensor of the shape {list(sizes)} with the steps {list(steps)}")
-            self.push(_View(storage, int(offset), sizes, steps))
+            self.push(_StoredTensor(storage, int(offset), sizes, steps))
         else:
             raise ValueError(f"its pickle calls {name or function!r:.60}")
 
