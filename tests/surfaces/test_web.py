@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 
 import plimsoll
+from helpers import detection_networks as spotting
+from helpers.camera import SIDE, SPEED, TOP, camera_clip
 from plimsoll import backends
 from plimsoll.core.target import Target
 from plimsoll.errors import RunError
 from plimsoll.export import web
 from plimsoll.export.web import chromium
-from plimsoll.inference.predictor import open_model
+from plimsoll.inference.predictor import Predictor, ResolvedModel, open_model
 
 pytestmark = [
     pytest.mark.skipif(chromium.find() is None, reason="Chromium is not installed"),
@@ -104,7 +106,7 @@ def test_it_answers_as_python_does(package: Path, example_photos: list[Path], aw
             assert row["scores"] == pytest.approx(expected["scores"], abs=2e-6), photo.name
     assert [error for error in answers.errors if error] == list(answers.errors)[len(photos) :]
     assert all(check.passed for check in answers.checks)
-    assert len(answers.checks) == 8
+    assert len(answers.checks) == 10
 
 
 def test_the_page_takes_pictures_shows_answers_and_asks_nobody_else(
@@ -136,6 +138,72 @@ def test_a_picture_from_the_camera(package: Path) -> None:
     ]
     assert "camera" in card
     assert "nsfw" in card
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A detector of white rectangles as a web package."""
+    folder = tmp_path_factory.mktemp("detector")
+    model = spotting.model(folder, "yolov8", [{"step": "decode"}, LETTERBOX])
+    return web.package(model, Target("web", "wasm"), folder / "page")
+
+
+LETTERBOX = {"step": "resize", "fit": "letterbox", "width": 320, "height": 320, "filter": "bilinear"}
+
+
+@pytest.mark.parametrize("form", ["yolov8", "ssd", "landmarks", "segment"])
+def test_tasks_with_positions_are_answered_as_in_python(form: str, tmp_path: Path, example_photos: list[Path]) -> None:
+    model = spotting.model(tmp_path, form, [{"step": "decode", "exif_orientation": True}, LETTERBOX])
+    package = web.package(model, Target("web", "wasm"), tmp_path / "page")
+    pictures = []
+    for turn in (1, 6):
+        picture = tmp_path / f"{turn}.png"
+        picture.write_bytes(
+            spotting.encoded(spotting.picture(example_photos[0], (240, 180), (60, 40, 150, 110)), orientation=turn)
+        )
+        pictures.append(picture)
+    answers = web.browse(package, pictures)
+    assert all(check.passed for check in answers.checks), answers.checks
+    with Predictor(ResolvedModel(model)) as predictor:
+        for picture, row in zip(pictures, answers.rows, strict=True):
+            assert row == predictor.predict(picture).row(), answers.errors
+
+
+def test_boxes_are_drawn_and_move_with_the_camera(detector: Path, tmp_path: Path) -> None:
+    clip = camera_clip(tmp_path / "camera.y4m")
+    program = """
+export default async function run() {
+  const frame = Object.assign(document.createElement("iframe"), { src: "/index.html", width: 400, height: 900 });
+  document.body.append(frame);
+  await new Promise((resolve) => frame.addEventListener("load", resolve));
+  const page = frame.contentDocument;
+  const until = async (ready) => { while (!ready()) await new Promise((resolve) => setTimeout(resolve, 10)); };
+  await until(() => page.documentElement.dataset.checked);
+  page.getElementById("camera").click();
+  await until(() => !page.getElementById("viewfinder").hidden);
+  page.getElementById("live").click();
+  const seen = [];
+  const box = () => page.querySelector("#viewfinder .overlay rect.box");
+  while (seen.length < 8) {
+    await until(() => box() && Number(box().getAttribute("x")) !== seen.at(-1)?.x);
+    const drawn = box();
+    const value = (name) => Number(drawn.getAttribute(name));
+    seen.push({ x: value("x"), y: value("y"), width: value("width"), height: value("height") });
+  }
+  const said = page.getElementById("seen").innerText;
+  page.getElementById("stop").click();
+  return { seen, said, checked: page.documentElement.dataset.checked, left: page.querySelectorAll(".overlay").length };
+}
+"""
+    flags = "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"
+    shown = chromium.run(program, detector, flags=(*flags, f"--use-file-for-fake-video-capture={clip}"))
+    assert shown["checked"] == "2/2"
+    assert "1 box" in shown["said"]
+    for box in shown["seen"]:
+        assert [box["y"], box["width"], box["height"]] == pytest.approx([TOP, SIDE, SIDE], abs=6)
+    lefts = [box["x"] for box in shown["seen"]]
+    assert max(lefts) - min(lefts) > 3 * SPEED
+    assert shown["left"] == 0
 
 
 def test_a_damaged_package_is_reported_and_not_silently_wrong(package: Path, tmp_path: Path) -> None:

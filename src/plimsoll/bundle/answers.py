@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from plimsoll.metrics.boxes import compare_boxes, lowered
 from plimsoll.metrics.distances import edit_distance, extent, point_errors
+from plimsoll.preprocessing import ImageGeometry
 from plimsoll.spec import Spec
 from plimsoll.tasks import Answer, Task, decoder
 from plimsoll.tasks.detect import Detection, DetectTask
@@ -33,6 +34,11 @@ def has_columns(spec: Spec) -> bool:
 def columns(spec: Spec, outputs: Outputs) -> dict[str, NDArray[Any]]:
     """Return the quantities in one picture's outputs, each with the batch axis first."""
     return decoder(spec).columns(outputs)
+
+
+def row(spec: Spec, outputs: Outputs, geometry: ImageGeometry) -> dict[str, Any]:
+    """Return the answer to one picture as plain data, with positions in its pixels; raises ModelError."""
+    return decoder(spec).decode(outputs, geometries=[geometry])[0].row()
 
 
 def difference(spec: Spec, stored: Outputs, outputs: Outputs) -> float:

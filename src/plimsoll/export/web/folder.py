@@ -20,7 +20,7 @@ from plimsoll.onnx.form import require_form
 from plimsoll.spec import Spec
 from plimsoll.system import npm
 
-_TASKS = ("classify", "tensor")
+_TASKS = ("classify", "detect", "landmarks", "segment", "tensor")
 """What the package's answer.js decodes."""
 
 
@@ -81,7 +81,7 @@ def _checked(model: Model, target: Target) -> Spec:
         )
     if spec.output.task not in _TASKS:
         raise SpecError(
-            f"{spec.name}: the task '{spec.output.task}' is not decoded in browsers; {' and '.join(_TASKS)} are",
+            f"{spec.name}: the task '{spec.output.task}' is not decoded in browsers; {', '.join(_TASKS)} are",
             "With task = 'tensor' in its Spec, a web package gives the raw outputs.",
         )
     if spec.input.decode.frames != "first" or spec.input.decode.colour_profile != "ignore":

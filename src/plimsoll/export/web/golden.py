@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.backends.runner import Runner
+from plimsoll.bundle import answers
 from plimsoll.bundle.golden import level, tolerance_for
 from plimsoll.bundle.manifest import Tolerance
 from plimsoll.core.model import Model
@@ -37,7 +38,8 @@ _WHOLE_OUTPUT = 0.02
 
 
 def write(folder: Path, model: Model, target: Target, spec: Spec, images: Sequence[Path]) -> None:
-    """Write `golden.json`, and into `golden/` the pictures with their tensors and outputs (little-endian, in C order).
+    """Write `golden.json` with the answers, and into `golden/` the pictures with their tensors and outputs
+    (little-endian, in C order).
 
     The outputs are ONNX Runtime's on this machine's processor, in the target's precision.
     """
@@ -48,8 +50,10 @@ def write(folder: Path, model: Model, target: Target, spec: Spec, images: Sequen
     with Runner.open(model, replace(REFERENCE_TARGET, precision=target.precision)) as runner:
         for number, (name, data) in enumerate(_chosen(images, spec.input.decode), 1):
             plain = re.sub(r"[^A-Za-z0-9_-]+", "_", Path(name).stem)[:60]
-            tensor = preprocessor(data)
-            entries.append(_entry(pictures, f"{number}-{plain}", data, tensor, runner.infer(tensor[np.newaxis])))
+            tensor, geometry = preprocessor.with_geometry(data)
+            outputs = runner.infer(tensor[np.newaxis])
+            entry = _entry(pictures, f"{number}-{plain}", data, tensor, outputs)
+            entries.append({**entry, "row": answers.row(spec, outputs, geometry)})
     golden = {
         "tolerance": _tolerance(spec, target, entries).model_dump(exclude={"columns", "answers"}),
         "level": level(spec.input),

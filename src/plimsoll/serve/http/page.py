@@ -1,7 +1,7 @@
 """The page at `/` and its files.
 
-The files in `site/` are served unchanged: edit one, and reload. The page uses the native interface like any other
-client.
+The files in `site/` are served unchanged: edit one, and reload. What draws answers and handles the camera is the
+browser package's (`plimsoll.export.web`). The page uses the native interface like any other client.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ _TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
+_SHARED = ("camera.js", "elements.js", "overlay.css", "overlay.js", "verdict.js")
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' blob: data:; media-src"
     " 'self' blob: mediastream:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -80,6 +81,7 @@ def endpoints(_: Service) -> list[Endpoint]:
 def _file(request: Request, name: str, headers: Mapping[str, str]) -> Response:
     """Return a file of the page; browsers ask again each time, and are told if they have it already."""
     by_name = {file.name: file for file in resources.files("plimsoll.serve.http").joinpath("site").iterdir()}
+    by_name |= {shared: resources.files("plimsoll.export.web").joinpath("site", shared) for shared in _SHARED}
     kind = _TYPES.get(Path(name).suffix)
     if name not in by_name or kind is None:
         raise RequestError(Problem("input", f"there is nothing at {request.scope['path']}", "The page is at /.", 404))

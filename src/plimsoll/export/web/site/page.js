@@ -1,8 +1,11 @@
 // The page: takes photographs by choice, drop, paste or camera, and shows what the worker answers.
-const byId = (id) => document.getElementById(id);
+import * as camera from "./camera.js";
+import { byId, element } from "./elements.js";
+import { orientation, overlay } from "./overlay.js";
+import { answered, flagged, summary } from "./verdict.js";
+
 const waiting = new Map();
 const worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
-const SHOWN = 5;
 const MOST_CARDS = 60;
 let calls = 0;
 let spec;
@@ -22,12 +25,6 @@ function ask(call, more = {}, transfer = [], progress = () => {}) {
     waiting.set(id, { resolve, reject, progress });
     worker.postMessage({ id, call, ...more }, transfer);
   });
-}
-
-function element(name, properties = {}, ...children) {
-  const created = Object.assign(document.createElement(name), properties);
-  created.append(...children);
-  return created;
 }
 
 function fail(message) {
@@ -50,7 +47,7 @@ async function start() {
   byId("progress").hidden = true;
   byId("state").textContent = `Ready: ${((facts.model.bytes + facts.runtime.binary.bytes) / 1e6).toFixed(0)} MB are loaded.`;
   document.querySelector("main").hidden = false;
-  byId("camera").hidden = !navigator.mediaDevices?.getUserMedia;
+  byId("camera").hidden = !camera.possible();
   listen();
   await selfCheck(golden);
 }
@@ -72,51 +69,37 @@ function listen() {
     });
   }
   addEventListener("paste", (event) => take([...event.clipboardData.files]));
-  byId("camera").addEventListener("click", openCamera);
-  byId("shoot").addEventListener("click", shoot);
-  byId("stop").addEventListener("click", closeCamera);
+  camera.prepare({ ask: live, take: (file) => take([file]), say, described, refused });
 }
+
+const say = (text) => {
+  byId("spoken").textContent = text;
+};
 
 function take(files) {
   for (const file of files) show(file.name || "pasted picture", file, URL.createObjectURL(file));
 }
 
-async function openCamera() {
-  try {
-    byId("video").srcObject = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" }, audio: false });
-    await byId("video").play();
-    byId("viewfinder").hidden = false;
-    byId("camera").hidden = true;
-    byId("shoot").focus();
-  } catch (error) {
-    byId("spoken").textContent = "";
-    byId("answers").prepend(element("li", { className: "card refused" }, element("div", {}, element("p", { className: "file", textContent: "Camera" }), element("p", { className: "no", textContent: `It can't be used: ${error.message}` }))));
-  }
+// The camera, live
+
+async function live(canvas) {
+  const picture = await createImageBitmap(canvas);
+  return ask("answer", { picture }, [picture]);
 }
 
-async function shoot() {
-  const video = byId("video");
-  const canvas = element("canvas", { width: video.videoWidth, height: video.videoHeight });
-  canvas.getContext("2d").drawImage(video, 0, 0);
-  const blob = await new Promise((resolve) => canvas.toBlob(resolve));
-  const bitmap = await createImageBitmap(canvas);
-  show("camera", bitmap, URL.createObjectURL(blob), [bitmap]);
+function described(answer) {
+  return { elements: [...answered(spec.output, answer.row, null), timing(answer)], words: summary(spec.output, answer.row, null), high: flagged(spec.output, answer.row, null), threshold: null };
 }
 
-function closeCamera() {
-  byId("video").srcObject?.getTracks().forEach((track) => track.stop());
-  byId("video").srcObject = null;
-  byId("viewfinder").hidden = true;
-  byId("camera").hidden = false;
-  byId("camera").focus();
-}
+const refused = (error) => ({ elements: [element("p", { className: "no", textContent: error.message })], pause: 1 });
 
 // Answers out
 
-async function show(name, picture, address, transfer = []) {
+async function show(name, file, address) {
   const body = element("div", {}, element("p", { className: "file", textContent: name, title: name }), element("p", { className: "soft", textContent: "…" }));
   const image = element("img", { src: address, alt: "" });
-  const card = element("li", { className: "card" }, element("div", { className: "frame" }, image), body);
+  const picture = element("div", { className: "picture" }, image);
+  const card = element("li", { className: `card ${spec.output.task}` }, element("div", { className: "frame" }, picture), body);
   image.addEventListener("error", () => image.remove());
   byId("answers").prepend(card);
   for (const old of [...byId("answers").children].slice(MOST_CARDS)) {
@@ -124,72 +107,23 @@ async function show(name, picture, address, transfer = []) {
     old.remove();
   }
   try {
-    const answer = await ask("answer", { picture }, transfer);
-    body.replaceChildren(body.firstChild, ...answered(answer));
-    byId("spoken").textContent = `${name}: ${summary(answer)}`;
+    const answer = await ask("answer", { picture: file });
+    await image.decode().catch(() => {});
+    const drawing = overlay(answer.row, [image.naturalWidth || 1, image.naturalHeight || 1], await orientation(file));
+    if (drawing) picture.append(drawing);
+    const { elements, words } = described(answer);
+    body.replaceChildren(body.firstChild, ...elements);
+    say(`${name}: ${words.filter(Boolean).join(", ")}`);
   } catch (error) {
     card.classList.add("refused");
     body.replaceChildren(body.firstChild, element("p", { className: "no", textContent: error.message }));
-    byId("spoken").textContent = `${name}: ${error.message}`;
+    say(`${name}: ${error.message}`);
   }
 }
 
-function summary({ row, band }) {
-  if (!row.scores) return "answered";
-  const score = `${spec.output.positive ?? row.label ?? "best"} ${row.score.toFixed(3)}`;
-  return [band ?? row.label ?? "no label", score].join(", ");
-}
-
-function answered(answer) {
-  const times = Object.values(answer.milliseconds);
-  const total = times.reduce((sum, stage) => sum + stage, 0);
-  const time = element("p", { className: "time soft", textContent: `${total.toFixed(0)} ms (network ${answer.milliseconds.network.toFixed(0)} ms)` });
-  if (!answer.row.scores) return [tensors(answer.row.outputs), time];
-  const verdict = element("p", { className: "verdict" }, element("strong", { textContent: answer.band ?? answer.row.label ?? "no label" }));
-  return [verdict, ...ruler(answer.row.score), bars(answer.row), time];
-}
-
-/** Where the score lies among the bands that people read it by. */
-function ruler(score) {
-  const { bands } = spec.output;
-  if (bands.length < 2) return [];
-  const line = element("div", { className: "ruler", ariaHidden: "true" });
-  let from = 0;
-  for (const { below, label } of bands) {
-    const to = below ?? 1;
-    line.append(placed(element("span", { className: "band", textContent: label }), { left: from, width: to - from }));
-    from = to;
-  }
-  line.append(placed(element("span", { className: "pin" }), { left: score }));
-  return [line];
-}
-
-function placed(child, shares) {
-  for (const [property, share] of Object.entries(shares)) child.style[property] = `${100 * share}%`;
-  return child;
-}
-
-function bars({ scores }) {
-  const all = Object.entries(scores).sort(([, a], [, b]) => b - a); // An object keeps labels that are numbers in their own order.
-  const table = element("table", { className: "bars" }, element("caption", { className: "visually-hidden", textContent: "Scores" }));
-  const rows = element("tbody");
-  all.forEach(([label, score], index) => {
-    const bar = element("div", { className: "bar", ariaHidden: "true" }, placed(element("span"), { width: Math.min(Math.max(score, 0), 1) }));
-    const line = element("tr", { hidden: index >= SHOWN }, element("th", { scope: "row", textContent: label }), element("td", { className: "bar-cell" }, bar), element("td", { className: "number", textContent: score.toFixed(3) }));
-    rows.append(line);
-  });
-  table.append(rows);
-  if (all.length <= SHOWN) return table;
-  const more = element("button", { type: "button", className: "link", textContent: `All ${all.length} labels` });
-  more.addEventListener("click", () => {
-    for (const line of rows.rows) line.hidden = false;
-    more.remove();
-  });
-  return element("div", {}, table, more);
-}
-
-function tensors(outputs) {
-  return element("pre", { textContent: Object.entries(outputs).map(([name, values]) => `${name}: ${JSON.stringify(values).slice(0, 400)}`).join("\n") });
+function timing({ milliseconds }) {
+  const total = Object.values(milliseconds).reduce((sum, stage) => sum + stage, 0);
+  return element("p", { className: "time soft", textContent: `${total.toFixed(0)} ms (network ${milliseconds.network.toFixed(0)} ms)` });
 }
 
 // The self-check, one picture at a time, so that a photograph that comes meanwhile is not kept waiting for all

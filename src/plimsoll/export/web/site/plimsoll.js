@@ -42,7 +42,7 @@ export class Model {
 
   /**
    * Answer a picture: a File or Blob, its bytes, or an ImageBitmap, canvas, image or video element. The row is that of `plimsoll predict`:
-   * {label, score, scores} for a classification. Throws PictureError for a picture that can't be read. `threshold` replaces the Spec's.
+   * {label, score, scores} for a classification, {boxes}, {points} or {mask}. Throws PictureError for a picture that can't be read. `threshold` replaces the Spec's.
    */
   async predict(picture, options) {
     return (await this.answer(picture, options)).row;
@@ -53,7 +53,7 @@ export class Model {
     const tensor = await this.preprocessor.tensor(picture);
     const started = performance.now();
     const outputs = await this.run(tensor);
-    const answered = row(this.spec.output, outputs, threshold);
+    const answered = row(this.spec.output, outputs, { threshold, geometry: tensor.geometry });
     return { row: answered, band: band(this.spec.output, answered.score), milliseconds: { ...tensor.milliseconds, network: performance.now() - started } };
   }
 

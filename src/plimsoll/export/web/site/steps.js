@@ -1,5 +1,6 @@
 // The input steps of a Spec, in JavaScript: from a picture to the tensor that the network takes. Each step does what Plimsoll's
 // reference (Pillow and NumPy) does, in the same arithmetic; README.md says where that can't be so.
+import { geometryOf } from "./geometry.js";
 import { channels, crop, dtype, layout, mean, scale, std } from "./steps/arithmetic.js";
 import { decode, taken } from "./steps/decode.js";
 import { PictureError } from "./steps/errors.js";
@@ -11,6 +12,7 @@ const STEPS = { resize, jpeg, crop, channels, scale, mean, std, layout, dtype };
 /** The steps of a Spec's input (`spec.input` of spec.json), ready to run on one picture after another. */
 export class Preprocessor {
   constructor(input) {
+    this.input = input;
     const [first, ...rest] = input.steps;
     const unknown = rest.find((step) => !STEPS[step.step]);
     if (first.step !== "decode" || unknown) throw new Error(`these steps can't be carried out: ${(unknown ?? first).step}`);
@@ -19,7 +21,7 @@ export class Preprocessor {
   }
 
   /**
-   * Turn a picture into a tensor without its batch axis: {data, dtype, shape, milliseconds}.
+   * Turn a picture into a tensor without its batch axis: {data, dtype, shape, geometry, milliseconds}; the geometry leads back to the picture.
    * `picture`: a File or Blob, bytes (Uint8Array, ArrayBuffer), or an ImageBitmap, canvas, image or video element.
    */
   async tensor(picture) {
@@ -33,13 +35,14 @@ export class Preprocessor {
     const bytes = await bytesOf(picture);
     let pixels = bytes ? await decode(bytes, this.first) : taken(picture, this.first);
     lap("decode");
+    const geometry = geometryOf(this.input, pixels.width, pixels.height, pixels.orientation);
     for (const step of this.rest) {
       pixels = STEPS[step.step](pixels, step);
       lap(step.step);
     }
     const { width, height, channels: depth, data } = pixels;
     const shape = pixels.layout === "NCHW" ? [depth, height, width] : [height, width, depth];
-    return { data, dtype: pixels.dtype, shape, milliseconds };
+    return { data, dtype: pixels.dtype, shape, geometry, milliseconds };
   }
 }
 

@@ -1,10 +1,11 @@
 // The page: takes photographs by choice, drop, paste or camera, asks the service, and shows what it says.
-import { answered, flagged, summary, unanswered } from "./answer.js";
+import { timing, unanswered } from "./answer.js";
 import * as camera from "./camera.js";
 import { byId, element, time } from "./elements.js";
 import { orientation, overlay } from "./overlay.js";
 import { showProof } from "./proof.js";
 import * as service from "./service.js";
+import { answered, flagged, summary } from "./verdict.js";
 
 const MOST_CARDS = 60;
 const MOST_LABELS = 5;
@@ -127,7 +128,24 @@ function listen() {
     askAgain();
     byId("threshold").focus();
   });
-  camera.prepare({ ask: (blob, name) => service.predict(here.model.name, blob, name, sent()), take: (file) => takeAll([file]), say, now: () => here });
+  camera.prepare({ ask: live, take: (file) => takeAll([file]), say, described: seen, refused, ended: service.hangUp });
+}
+
+// The camera, live
+
+async function live(canvas) {
+  return service.answerFrame(here.model.name, await camera.encoded(canvas), sent());
+}
+
+function seen(answer) {
+  const { model, threshold } = here;
+  const words = summary(model, answer.row, threshold);
+  return { elements: [...answered(model, answer.row, threshold), timing(answer)], words, high: flagged(model, answer.row, threshold), threshold };
+}
+
+function refused(error) {
+  if (!(error instanceof service.NoAnswer)) throw error;
+  return { elements: unanswered(error), pause: Math.max(error.retryAfter, 1) };
 }
 
 /** The threshold that goes to the service: none until somebody moves it. */
@@ -223,7 +241,7 @@ function show(card) {
   }
   const drawing = overlay(card.answer.row, [card.image.naturalWidth || 1, card.image.naturalHeight || 1], card.turn, here.threshold);
   if (drawing) card.picture.append(drawing);
-  const parts = answered(card.model, card.answer, here.threshold);
+  const parts = [...answered(card.model, card.answer.row, here.threshold), timing(card.answer)];
   if (here.models.length > 1) parts.push(element("p", { className: "soft by", textContent: `by ${card.model.name}` }));
   card.body.replaceChildren(file, ...parts);
   veil(card, flagged(card.model, card.answer.row, here.threshold));

@@ -75,6 +75,52 @@ export async function predict(model, picture, name, threshold) {
   return { row: result.answer, milliseconds: result.milliseconds, batch: result.batch, roundTrip: performance.now() - started };
 }
 
+// Frames of a camera go over one connection, where there can be one: they need no request of their own.
+
+let channel = null;
+let posting = typeof WebSocket === "undefined";
+
+/** As `predict`, for a frame of a camera; a service, or a proxy before it, that speaks no WebSocket gets posts. */
+export async function answerFrame(model, picture, threshold) {
+  const query = new URLSearchParams({ model });
+  if (threshold !== null) query.set("threshold", threshold);
+  if (!posting && (channel?.query !== `${query}` || channel.socket.readyState !== WebSocket.OPEN)) {
+    hangUp();
+    channel = await opened(`${query}`);
+    posting = channel === null;
+  }
+  return posting ? predict(model, picture, "live.jpg", threshold) : exchanged(channel.socket, picture);
+}
+
+/** End the connection that frames go over. */
+export function hangUp() {
+  channel?.socket.close();
+  channel = null;
+}
+
+function opened(query) {
+  const address = new URL(`v1/frames?${query}`, document.baseURI);
+  address.protocol = address.protocol.replace("http", "ws");
+  return new Promise((resolve) => {
+    const socket = new WebSocket(address, key ? ["plimsoll", `key.${key}`] : ["plimsoll"]);
+    socket.onopen = () => resolve({ query, socket });
+    socket.onclose = () => resolve(null); // what refused it says so to the post that follows
+  });
+}
+
+function exchanged(socket, picture) {
+  const started = performance.now();
+  return new Promise((resolve, reject) => {
+    socket.onclose = () => reject(new NoAnswer("network", "The connection was closed."));
+    socket.onmessage = ({ data }) => {
+      const { answer, error, milliseconds, batch, retry_after: retryAfter } = JSON.parse(data);
+      if (error) reject(new NoAnswer(error.kind, error.message, error.hint, retryAfter ?? 0));
+      else resolve({ row: answer, milliseconds, batch, roundTrip: performance.now() - started });
+    };
+    socket.send(picture);
+  });
+}
+
 const below = (model, what) => `v1/models/${encodeURIComponent(model)}/${what}`;
 
 export const reportAddress = (model) => below(model, "report");

@@ -18,7 +18,8 @@ export function crop(picture, step) {
   return { ...picture, width: step.width, height: step.height, data: out };
 }
 
-function origin(width, height, step) {
+/** Where a crop's left upper corner lies in a picture of this size. */
+export function origin(width, height, step) {
   if (step.x !== null) return [step.x, step.y];
   const margins = [(width - step.width) / 2, (height - step.height) / 2];
   return margins.map(step.centre === "round" ? halfToEven : Math.floor);

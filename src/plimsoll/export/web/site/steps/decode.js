@@ -9,7 +9,7 @@ import { decodePng } from "./png.js";
 
 const DECODERS = { jpeg: decodeJpeg, png: decodePng, gif: decodeGif, webp: decodeWebp, bmp: decodeBmp };
 
-/** Decode a file's bytes; returns a picture `{width, height, channels, data, colour, dtype, layout}`. */
+/** Decode a file's bytes; returns a picture `{width, height, channels, data, colour, dtype, layout, orientation}`, the last as it was followed. */
 export async function decode(data, step) {
   const format = admit(data, step);
   if (step.frames !== undefined && step.frames !== "first") throw new PictureError(`frames = "${step.frames}": only the first frame is decoded here`);
@@ -30,7 +30,7 @@ function finished(raw, step) {
   const data = alphaDone(upright, step, colours);
   const samples = grey && data.length === 3 * upright.width * upright.height ? luma(data) : !grey && colours === 1 ? tripled(data, upright) : data;
   const { width, height } = upright;
-  return { width, height, channels: grey ? 1 : 3, data: samples, colour: grey ? "grey" : "RGB", dtype: "uint8", layout: "NHWC" };
+  return { width, height, channels: grey ? 1 : 3, data: samples, colour: grey ? "grey" : "RGB", dtype: "uint8", layout: "NHWC", orientation: step.exif_orientation ? raw.orientation : 1 };
 }
 
 /** Drop alpha, or blend over the background as Pillow's `alpha_composite` does; a blended grey picture becomes RGB. */

@@ -7,14 +7,14 @@ const MAX_LONG_EDGE = 65_535;
 
 /** Resize a picture; uint8, or float32 in 0…255 with rounding "none". */
 export function resize(picture, step) {
-  const [width, height] = target(picture.width, picture.height, step);
+  const [width, height] = resizedSize(picture.width, picture.height, step);
   const same = width === picture.width && height === picture.height && step.rounding === "nearest";
   const out = same ? picture : resizeTo(picture, width, height, step);
   return step.fit === "letterbox" || step.fit === "height" ? padded(out, step) : out;
 }
 
 /** The size to resize to, before any padding. */
-function target(width, height, step) {
+export function resizedSize(width, height, step) {
   if (step.fit === "stretch") return [step.width, step.height];
   if (step.fit === "short_edge") {
     const long = Math.trunc((step.size * Math.max(width, height)) / Math.min(width, height));
@@ -66,15 +66,21 @@ function rounded(values, { rounding }) {
   return new Uint8Array(out.buffer);
 }
 
-function padded(picture, step) {
-  const { width, height, channels, data } = picture;
+/** [left, top, width, height]: where a resized picture lies after padding, and the size then. */
+export function padding(width, height, step) {
+  if (step.fit !== "letterbox" && step.fit !== "height") return [0, 0, width, height];
   const remainder = (number) => ((number % step.stride) + step.stride) % step.stride;
   const missing = (size, have) => (step.stride ? remainder(size - have) : size - have);
   const addX = missing(step.width ?? (step.stride ? 0 : width), width);
   const addY = step.fit === "height" ? 0 : missing(step.height, height);
   const centred = step.fit === "letterbox" && step.pad_position === "centre";
   const [left, top] = centred ? [Math.floor(addX / 2), Math.floor(addY / 2)] : [0, 0];
-  const [toWidth, toHeight] = [width + addX, height + addY];
+  return [left, top, width + addX, height + addY];
+}
+
+function padded(picture, step) {
+  const { width, height, channels, data } = picture;
+  const [left, top, toWidth, toHeight] = padding(width, height, step);
   const out = new data.constructor(toWidth * toHeight * channels).fill(step.pad_value);
   const line = width * channels;
   for (let y = 0; y < height; y += 1) out.set(data.subarray(y * line, (y + 1) * line), ((top + y) * toWidth + left) * channels);

@@ -1,27 +1,36 @@
-// The camera: one shot, or an answer for every frame that the service can keep up with.
-import { answered, flagged, summary, unanswered } from "./answer.js";
+// The camera: one shot, or an answer for every frame that can be kept up with.
 import { byId } from "./elements.js";
 import { overlay } from "./overlay.js";
-import { NoAnswer } from "./service.js";
 
 const WIDEST = 640;
 const QUALITY = 0.85;
-const PAUSE_MS = 100;
+const PAUSE_MS = 30;
+const HIDDEN_MS = 500;
 const SPOKEN_EVERY_MS = 3000;
+
+let ended = () => {};
 
 const video = () => byId("video");
 const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
 export const possible = () => Boolean(navigator.mediaDevices?.getUserMedia);
 
-/** `ask(blob, name)` answers a picture, `take(file)` shows one among the others, `say(text)` tells listeners, `now()` is the model and the threshold. */
-export function prepare({ ask, take, say, now }) {
-  byId("camera").addEventListener("click", () => open(say));
-  byId("shoot").addEventListener("click", async () => take(new File([await frame(Infinity)], "camera.jpg", { type: "image/jpeg" })));
+/** A canvas as a JPEG file. */
+export const encoded = (canvas) => new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", QUALITY));
+
+/**
+ * `ask(canvas)` answers a frame with {row}; `described(answer)` says what to show, {elements, words, high, threshold}; `refused(error)` what to
+ * show of why there is none, {elements, pause}, in seconds until the next; `take(file)` shows a picture among the others; `say(text)` tells listeners;
+ * `ended()` hears that no more frames come.
+ */
+export function prepare(page) {
+  ended = page.ended ?? ended;
+  byId("camera").addEventListener("click", () => open(page.say));
+  byId("shoot").addEventListener("click", async () => page.take(new File([await encoded(frame(Infinity))], "camera.jpg", { type: "image/jpeg" })));
   byId("stop").addEventListener("click", close);
   byId("live").addEventListener("click", () => {
     if (isLive()) setLive(false);
-    else watch({ ask, say, now });
+    else watch(page);
   });
 }
 
@@ -54,49 +63,51 @@ function setLive(on) {
   byId("live").setAttribute("aria-pressed", String(on));
   byId("live").textContent = on ? "Stop answering" : "Answer live";
   if (on) return;
+  ended();
   byId("seen").replaceChildren();
+  byId("viewfinder").classList.remove("high");
   clear();
 }
 
 const clear = () => byId("viewfinder").querySelector(".overlay")?.remove();
 
-async function frame(widest) {
+function frame(widest) {
   const { videoWidth, videoHeight } = video();
   const scale = Math.min(1, widest / videoWidth);
   const canvas = Object.assign(document.createElement("canvas"), { width: Math.round(videoWidth * scale), height: Math.round(videoHeight * scale) });
   canvas.getContext("2d").drawImage(video(), 0, 0, canvas.width, canvas.height);
-  return new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", QUALITY));
+  return canvas;
 }
 
-async function watch({ ask, say, now }) {
+async function watch({ ask, say, described, refused }) {
   setLive(true);
   let spoken = 0;
   while (isLive() && video().srcObject) {
     if (document.hidden) {
-      await pause(500);
+      await pause(HIDDEN_MS);
       continue;
     }
-    const blob = await frame(WIDEST);
-    const size = [Math.min(video().videoWidth, WIDEST), Math.round((video().videoHeight * Math.min(video().videoWidth, WIDEST)) / video().videoWidth)];
     try {
-      const answer = await ask(blob, "live.jpg");
-      const { model, threshold } = now();
+      const canvas = frame(WIDEST);
+      const answer = await ask(canvas);
       if (!isLive()) return;
+      const { elements, words, high, threshold } = described(answer);
+      const drawing = overlay(answer.row, [canvas.width, canvas.height], 1, threshold);
       clear();
-      const drawing = overlay(answer.row, size, 1, threshold);
       if (drawing) video().after(drawing);
-      byId("seen").replaceChildren(...answered(model, answer, threshold));
-      byId("viewfinder").classList.toggle("high", flagged(model, answer.row, threshold));
+      byId("seen").replaceChildren(...elements);
+      byId("viewfinder").classList.toggle("high", high);
       if (performance.now() - spoken > SPOKEN_EVERY_MS) {
         spoken = performance.now();
-        say(`Camera: ${summary(model, answer.row, threshold).filter(Boolean).join(", ")}`);
+        say(`Camera: ${words.filter(Boolean).join(", ")}`);
       }
       await pause(PAUSE_MS);
     } catch (error) {
-      if (!(error instanceof NoAnswer)) throw error;
+      const { elements, pause: seconds } = refused(error);
+      if (!isLive()) return;
       clear();
-      byId("seen").replaceChildren(...unanswered(error));
-      await pause(1000 * Math.max(error.retryAfter, 1));
+      byId("seen").replaceChildren(...elements);
+      await pause(1000 * seconds);
     }
   }
 }

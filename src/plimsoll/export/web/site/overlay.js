@@ -2,6 +2,7 @@
 import { drawn, score } from "./elements.js";
 
 const COLOURS = 6;
+const MASKED = 150;
 const HEAD_BYTES = 131072;
 const SWAPPED = new Set([5, 6, 7, 8]);
 
@@ -67,9 +68,12 @@ export const colour = (index) => `c${index % COLOURS}`;
 function boxes(shown, { group, names, unit, stored, turn }) {
   const labels = [...new Set(shown.map(({ label }) => label))];
   const [a, b, c, d, e, f] = TURNS[turn](...stored);
-  for (const { box, label, score: value } of shown) {
+  const masks = shown.filter((box) => box.mask).toReversed(); // the surest last, on top
+  if (masks.length) group.append(masked(masks[0].mask.size, masks.map((box) => [box.mask.counts, 1 + labels.indexOf(box.label), MASKED]), stored));
+  for (const { box, label, score: value, points: own } of shown) {
     const [x0, y0, x1, y1] = box;
     const kind = colour(labels.indexOf(label));
+    points(own ?? [], group, unit / 2);
     group.append(drawn("rect", { class: `box ${kind}`, x: x0, y: y0, width: Math.max(x1 - x0, 0), height: Math.max(y1 - y0, 0) }));
     const left = Math.min(a * x0 + c * y0 + e, a * x1 + c * y1 + e);
     const top = Math.min(b * x0 + d * y0 + f, b * x1 + d * y1 + f);
@@ -81,16 +85,21 @@ function points(shown, group, unit) {
   for (const [x, y] of shown) group.append(drawn("circle", { class: "point", cx: x, cy: y, r: unit }));
 }
 
-/** A mask as a picture: every label but the first of a pair has its colour. `rle` are COCO's counts, column by column. */
-function mask({ size: [height, width], labels, rle }, [storedWidth, storedHeight]) {
+/** A mask as a picture: every label has its colour, but the first of several, which is the ground. */
+function mask({ size, labels, rle }, stored) {
+  return masked(size, Object.values(rle ?? {}).map((counts, index) => [counts, labels.length > 1 ? index : 1, labels.length > 1 && index === 0 ? 0 : MASKED]), stored);
+}
+
+/** Masks as a picture: [COCO's counts (column by column), number of its colour, opacity of 255] each. */
+function masked([height, width], masks, [storedWidth, storedHeight]) {
   const canvas = Object.assign(document.createElement("canvas"), { width, height });
   const context = canvas.getContext("2d");
   const picture = context.createImageData(width, height);
   const palette = getComputedStyle(document.documentElement);
-  Object.keys(rle ?? {}).forEach((label, index) => {
+  for (const [counts, index, opacity] of masks) {
     const [red, green, blue] = palette.getPropertyValue(`--mask${index % COLOURS}`).trim().split(" ").map(Number);
-    fill(picture.data, rle[label], { width, height }, [red, green, blue, labels.length > 1 && index === 0 ? 0 : 150]);
-  });
+    fill(picture.data, counts, { width, height }, [red, green, blue, opacity]);
+  }
   context.putImageData(picture, 0, 0);
   return drawn("image", { href: canvas.toDataURL(), width: storedWidth, height: storedHeight, preserveAspectRatio: "none" });
 }
