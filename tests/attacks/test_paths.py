@@ -24,6 +24,7 @@ from plimsoll.serve.access.authorizer import AccessSettings, Right
 from plimsoll.serve.access.keys import Terms
 from plimsoll.serve.http.app import endpoints
 from plimsoll.serve.http.endpoints import Endpoint
+from plimsoll.serve.http.sockets import Socket
 from plimsoll.serve.request import Operation
 from plimsoll.serve.service import Service
 from plimsoll.serve.settings import Settings
@@ -38,6 +39,8 @@ RIGHTS: Mapping[tuple[str, str], Right | None] = {
     },
     ("GET", "/metrics"): "metrics",
     ("POST", "/v1/predict"): "predict",
+    ("POST", "/v1/predict/clip"): "predict",
+    ("GET", "/v1/frames"): "predict",
     **{("GET", path): "predict" for path in ("/v1/models", "/v1/models/{name}/proof", "/v2", "/v2/models/stats")},
     ("GET", "/v1/models/{name}/report"): "report",
     **{("POST", prefix + "/infer"): "predict" for prefix in (MODEL, VERSION)},
@@ -165,7 +168,11 @@ def guarded(reached: list[tuple[str, str]], service: Service, access: AccessSett
             reached.append((row.method, row.path))
             return Response("reached")
 
-        return replace(row, handler=note)
+        async def talk(socket: Socket) -> None:
+            reached.append(("WEBSOCKET", row.path))
+            await socket.accept()
+
+        return replace(row, handler=note, socket=talk if row.socket is not None else None)
 
     return http_app([noted(row) for row in endpoints(service)], access)
 
@@ -264,6 +271,51 @@ async def ask(app: ASGIApp, method: str, target: str, headers: Mapping[str, str]
     }
     await app(scope, receive, send)
     return sent[0]["status"], b"".join(message.get("body", b"") for message in sent)
+
+
+async def shake_hands(app: ASGIApp, target: str, headers: Mapping[str, str]) -> int:
+    """Ask for a WebSocket; return the status."""
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    path, _, query = target.partition("?")
+    scope = {
+        "type": "websocket",
+        "path": unquote(path),
+        "raw_path": path.encode(),
+        "query_string": query.encode(),
+        "root_path": "",
+        "scheme": "ws",
+        "client": ("127.0.0.1", 50_000),
+        "server": ("127.0.0.1", 8000),
+        "subprotocols": [],
+        "headers": [
+            (name.lower().encode(), value.encode()) for name, value in ({"Host": "127.0.0.1"} | dict(headers)).items()
+        ],
+    }
+    await app(scope, receive, send)
+    return 101 if sent[0]["type"] == "websocket.accept" else int(sent[0]["status"])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_websocket_reaches_what_speaks_it_and_nothing_else(
+    service: Service, cases: Mapping[str, AccessCase], reached: list[tuple[str, str]], case: str
+) -> None:
+    app, caller = guarded(reached, service, cases[case].access), cases[case]
+    may = caller.may("POST", "predict")  # no page of another site, though the method is GET
+    for route in {route for _, route in RIGHTS}:
+        for target in candidates(target_of(route)):
+            reached.clear()
+            status = asyncio.run(shake_hands(app, target, caller.headers))
+            own = unquote(target.partition("?")[0]) == "/v1/frames"
+            assert reached == ([("WEBSOCKET", "/v1/frames")] if own and may else []), target
+            assert (status == 101) is (own and may), target
+            assert status in (101, 400, 401, 403, 404, 405), target
 
 
 def test_every_route_has_its_right(service: Service) -> None:

@@ -16,7 +16,7 @@ clients       Client and AsyncClient
 
 from __future__ import annotations
 
-from plimsoll.client.answers import Answer, Box, ModelInfo, Result
+from plimsoll.client.answers import Answer, Box, FrameResult, ModelInfo, Result
 from plimsoll.client.clients import AsyncClient, Client
 from plimsoll.client.errors import BusyError, DeadlineError, ItemError, RejectedError, ServiceError, UnreachableError
 from plimsoll.client.exchange import PredictOptions
@@ -29,6 +29,7 @@ __all__ = [
     "BusyError",
     "Client",
     "DeadlineError",
+    "FrameResult",
     "ItemError",
     "ModelInfo",
     "Picture",

@@ -128,6 +128,16 @@ class Result:
 
 
 @dataclass(frozen=True)
+class FrameResult(Result):
+    """What came of one frame of a clip; a last one without a number may say what is wrong with the clip."""
+
+    frame: int | None = None
+    """Which frame of the clip, from 0."""
+    time: float | None = None
+    """Seconds since the clip began."""
+
+
+@dataclass(frozen=True)
 class ModelInfo:
     """A model of the service, as `GET /v1/models` describes it."""
 

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self, TypeVar, Unpack, overload
 
 from plimsoll.client import transport
-from plimsoll.client.answers import Answer, ModelInfo, Result
+from plimsoll.client.answers import Answer, FrameResult, ModelInfo, Result
 from plimsoll.client.errors import ServiceError
 from plimsoll.client.exchange import AttemptError, Call, Exchange, PredictOptions, Reply
 from plimsoll.client.prediction import (
@@ -21,8 +21,10 @@ from plimsoll.client.prediction import (
     Picture,
     PredictionRequest,
     Upload,
+    clip_call,
     never_ready,
     prepare_upload,
+    read_frames,
     read_models,
 )
 
@@ -102,6 +104,18 @@ class Client:
         finally:
             stop.set()
             pool.shutdown(cancel_futures=True)  # waits for what is already out, so that no thread outlives its client
+
+    def predict_clip(
+        self, clip: Picture, *, sample: str = "all", **options: Unpack[PredictOptions]
+    ) -> list[FrameResult]:
+        """Answer the frames of a clip that `sample` chooses: `all`, `every=N`, `seconds=S`, `keyframes` or `scenes`.
+
+        A frame that gets no answer is a FrameResult with an error, and so is, as the last one, what is wrong with a
+        clip of which some frames could be read. Raises RejectedError for one of which none could.
+        """
+        upload = prepare_upload(clip, 0)
+        call = clip_call(upload, sample, options)
+        return read_frames(self._call(call, options.get("timeout") or self._config.timeout), upload.name)
 
     def models(self) -> list[ModelInfo]:
         """Return the models that the service has."""
@@ -231,6 +245,14 @@ class AsyncClient:
             for task in waiting:
                 task.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
+
+    async def predict_clip(
+        self, clip: Picture, *, sample: str = "all", **options: Unpack[PredictOptions]
+    ) -> list[FrameResult]:
+        """Answer the frames of a clip; as `Client.predict_clip`."""
+        upload = await asyncio.to_thread(prepare_upload, clip, 0)
+        call = await asyncio.to_thread(clip_call, upload, sample, options)
+        return read_frames(await self._call(call, options.get("timeout") or self._config.timeout), upload.name)
 
     async def models(self) -> list[ModelInfo]:
         """Return the models that the service has."""

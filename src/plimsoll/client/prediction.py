@@ -3,6 +3,7 @@ results."""
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from plimsoll.client.answers import Answer, ModelInfo, Result
+from plimsoll.client.answers import Answer, FrameResult, ModelInfo, Result
 from plimsoll.client.errors import ItemError, ServiceError
 from plimsoll.client.exchange import Call, PredictOptions, Reply
 from plimsoll.errors import InputError
@@ -132,17 +133,10 @@ class PredictionRequest:
 
     def call(self) -> Call:
         """Return the HTTP request: one picture as it is, several as `multipart/form-data`."""
-        params = {
-            name: str(self._options[name])
-            for name in ("model", "top", "threshold")
-            if self._options.get(name) is not None
-        }
-        if self._options.get("priority"):
-            params["priority"] = str(self._options["priority"])
         kind, body = (
             ("application/octet-stream", self.pictures[0]) if len(self.pictures) == 1 else multipart(self.pictures)
         )
-        return Call("POST", "/v1/predict", params, {"content-type": kind}, body)
+        return Call("POST", "/v1/predict", _params(self._options), {"content-type": kind}, body)
 
     def results(self, reply: Reply | None) -> list[Result]:
         """Return what came of each picture, in order; raises ServiceError where this client does not understand the
@@ -166,6 +160,38 @@ class PredictionRequest:
             _result(name, next(sent) if isinstance(data, bytes) else data)
             for name, data in zip(self._names, self._read, strict=True)
         ]
+
+
+def clip_call(clip: Upload, sample: str, options: PredictOptions) -> Call:
+    """Return the HTTP request for a clip; raises ItemError for one that can't be read."""
+    data = clip.read()
+    if isinstance(data, ItemError):
+        raise data
+    headers = {"content-type": "application/octet-stream", "accept": "application/x-ndjson"}
+    return Call("POST", "/v1/predict/clip", {**_params(options), "sample": sample}, headers, data)
+
+
+def read_frames(reply: Reply, name: str) -> list[FrameResult]:
+    """Return what came of each frame of a clip; raises ServiceError where this client does not understand the reply."""
+    request_id = reply.headers.get("x-request-id")
+    try:
+        return [_read_frame(json.loads(line), name, request_id) for line in reply.body.splitlines()]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _not_understood("answer", error, request_id) from error
+
+
+def _read_frame(item: Mapping[str, Any], name: str, request_id: str | None) -> FrameResult:
+    result = _result(name, _read_item(item, str(item.get("model", "")), str(item.get("version", "")), request_id))
+    frame, time = item["frame"], item["time"]
+    return FrameResult(
+        name, result.answer, result.error, None if frame is None else int(frame), None if time is None else float(time)
+    )
+
+
+def _params(options: PredictOptions) -> dict[str, str]:
+    given: Mapping[str, Any] = options
+    params = {name: str(given[name]) for name in ("model", "top", "threshold") if given.get(name) is not None}
+    return {**params, "priority": str(given["priority"])} if given.get("priority") else params
 
 
 def multipart(pictures: Sequence[bytes]) -> tuple[str, bytes]:

@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from plimsoll.errors import InputError
-from plimsoll.serve.messages import InferenceResult, RawOutputs, RequestError, RequestOptions
+from plimsoll.serve.messages import InferenceResult, Picture, RawOutputs, RequestError, RequestOptions
 from plimsoll.serve.metrics import Metrics
 from plimsoll.serve.worker_handle import ItemKind
 
@@ -76,7 +76,7 @@ class Candidate:
         return self.model.state == "ready" and self.draw() < self.settings.share
 
     def observe(
-        self, kind: ItemKind, pictures: Sequence[bytes], options: RequestOptions, answers: Sequence[Any]
+        self, kind: ItemKind, pictures: Sequence[Picture], options: RequestOptions, answers: Sequence[Any]
     ) -> None:
         """Compute a share of what the other has answered, and compare, in the background."""
         if not pictures or self.draw() >= self.settings.shadow:
@@ -97,7 +97,7 @@ class Candidate:
         await asyncio.gather(*self._comparing, return_exceptions=True)
 
     async def _compare(
-        self, kind: ItemKind, pictures: Sequence[bytes], options: RequestOptions, answers: Sequence[Any]
+        self, kind: ItemKind, pictures: Sequence[Picture], options: RequestOptions, answers: Sequence[Any]
     ) -> None:
         try:
             others = await self.model.scheduler.submit(kind, pictures, options)

@@ -16,7 +16,7 @@ from plimsoll.core.target import Target
 from plimsoll.errors import CheckError, ImageError, InputError, ModelError, PlimsollError
 from plimsoll.inference.frames import Frame, answer_worst
 from plimsoll.inference.predictor import Predictor, ResolvedModel, open_model
-from plimsoll.preprocessing import ImageGeometry
+from plimsoll.preprocessing import ImageGeometry, PixelArray
 from plimsoll.serve.messages import Problem
 from plimsoll.tasks import Answer
 from plimsoll.tasks.segment import Segmentation
@@ -138,12 +138,14 @@ class ModelExecutor:
             }
         )
 
-    def prepare(self, data: bytes) -> PreparedPicture:
-        """Decode and preprocess a picture; any thread may call."""
+    def prepare(self, data: bytes, size: Sequence[int] | None = None) -> PreparedPicture:
+        """Decode and preprocess a picture's file; or preprocess its pixels (RGB), whose height and width are `size`.
+        Any thread may call."""
         started = time.perf_counter()
         try:
-            frames = self._frames(data) if self._predictor.task.answers_frames else ()
-            tensor, geometry = frames[0][1:] if frames else self._predictor.prepare(data)
+            frames = self._frames(data) if self._predictor.task.answers_frames and size is None else ()
+            source = data if size is None else PixelArray(np.frombuffer(data, np.uint8).reshape(*size, 3), "RGB")
+            tensor, geometry = frames[0][1:] if frames else self._predictor.prepare(source)
         except PlimsollError as error:
             return PreparedPicture(None, None, Problem.of(error), time.perf_counter() - started)
         return PreparedPicture(tensor, geometry, None, time.perf_counter() - started, frames)

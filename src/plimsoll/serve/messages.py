@@ -45,6 +45,20 @@ class RequestOptions:
 
 
 @dataclass(frozen=True)
+class PixelFrame:
+    """A picture that is decoded already: a frame of a clip."""
+
+    data: bytes
+    """uint8 `[height, width, 3]`, RGB."""
+    height: int
+    width: int
+
+
+Picture = bytes | PixelFrame
+"""A picture's file, or its pixels."""
+
+
+@dataclass(frozen=True)
 class Problem:
     """Why there is no answer."""
 

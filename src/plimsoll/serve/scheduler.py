@@ -20,7 +20,15 @@ from typing import Any
 import numpy as np
 
 from plimsoll.serve.ipc import Arena, Array, Blocks, BytesRef, TensorRef, tensor_bytes
-from plimsoll.serve.messages import InferenceResult, Problem, RawOutputs, RequestError, RequestOptions, unavailable
+from plimsoll.serve.messages import (
+    InferenceResult,
+    PixelFrame,
+    Problem,
+    RawOutputs,
+    RequestError,
+    RequestOptions,
+    unavailable,
+)
 from plimsoll.serve.metrics import Metrics, ModelStatistics
 from plimsoll.serve.pool import Pool
 from plimsoll.serve.settings import Settings
@@ -257,9 +265,11 @@ class Scheduler:
             refs = self._store_tensors(value)
             blocks, rows = tuple(ref["offset"] for ref in refs.values()), len(next(iter(value.values())))
             return Item(kind, {"feeds": refs}, blocks, rows, options, future, started)
-        ref = self._memory.put(value)
+        pixels = value if isinstance(value, PixelFrame) else None
+        ref = self._memory.put(value.data if isinstance(value, PixelFrame) else value)
         frame = {
             "picture": ref,
+            "size": (pixels.height, pixels.width) if pixels is not None else None,
             "raw": kind == "raw",
             "top": options.top,
             "threshold": options.threshold,

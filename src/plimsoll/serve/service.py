@@ -23,6 +23,7 @@ from plimsoll.serve.ipc import Array
 from plimsoll.serve.messages import (
     InferenceResult,
     ModelMetadata,
+    Picture,
     Problem,
     RawOutputs,
     RequestError,
@@ -98,6 +99,11 @@ class ServedModel:
         return str(self._loads)
 
     @property
+    def timeout(self) -> float:
+        """How long a picture may wait for its answer where its request doesn't say."""
+        return self._settings.timeout
+
+    @property
     def statistics(self) -> ModelStatistics:
         """Statistics since the service began."""
         return self.scheduler.statistics
@@ -163,12 +169,12 @@ class ServedModel:
         if self._snapshot is not None:
             self._snapshot.remove()
 
-    async def predict(self, pictures: Sequence[bytes], options: RequestOptions) -> list[InferenceResult]:
+    async def predict(self, pictures: Sequence[Picture], options: RequestOptions) -> list[InferenceResult]:
         """Return what came of each picture, in order; raises RequestError for the request as a whole."""
         return await self._submit("answer", pictures, options)
 
     async def stream(
-        self, pictures: Sequence[bytes], options: RequestOptions
+        self, pictures: Sequence[Picture], options: RequestOptions
     ) -> AsyncGenerator[tuple[int, InferenceResult]]:
         """Yield what came of each picture as soon as it is known, with its number; raises RequestError, at first, for
         the request as a whole."""
@@ -180,13 +186,13 @@ class ServedModel:
         if self.candidate is not None:
             self.candidate.observe("answer", pictures, options, [results[number] for number in range(len(pictures))])
 
-    async def _submit(self, kind: ItemKind, pictures: Sequence[bytes], options: RequestOptions) -> list[Any]:
+    async def _submit(self, kind: ItemKind, pictures: Sequence[Picture], options: RequestOptions) -> list[Any]:
         results = await self.scheduler.submit(kind, pictures, options)
         if self.candidate is not None:
             self.candidate.observe(kind, pictures, options, results)
         return results
 
-    async def raw_outputs(self, pictures: Sequence[bytes], options: RequestOptions) -> list[RawOutputs]:
+    async def raw_outputs(self, pictures: Sequence[Picture], options: RequestOptions) -> list[RawOutputs]:
         """Return the network's outputs for each picture; raises RequestError, which names the picture that has none."""
         results = await self._submit("raw", pictures, options)
         for number, result in enumerate(results, 1):

@@ -14,7 +14,9 @@ from plimsoll.core.wording import explain
 from plimsoll.errors import InputError
 from plimsoll.serve.access.authorizer import AccessSettings
 from plimsoll.serve.candidates import CandidateSettings
+from plimsoll.serve.clips import ClipSettings
 from plimsoll.serve.compat.settings import CompatSettings
+from plimsoll.serve.http.sockets import LiveSettings
 from plimsoll.serve.http.urls import UrlSettings
 from plimsoll.serve.log import LogSettings
 from plimsoll.serve.tracing import TracingSettings
@@ -91,6 +93,10 @@ class Settings(BaseModel):
     """The interfaces of other products, and which model answers them."""
     urls: UrlSettings = UrlSettings()
     """Whether pictures may be named by their URLs."""
+    clips: ClipSettings = ClipSettings()
+    """What a clip may be, and cost."""
+    live: LiveSettings = LiveSettings()
+    """Frames of a camera, over a WebSocket."""
     candidates: dict[str, CandidateSettings] = {}
     """Models on trial, by the names of those that they may replace."""
     folder: Path | None = None

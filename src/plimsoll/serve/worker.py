@@ -108,15 +108,19 @@ class Worker:
                         for offset in message["free"]:
                             self._blocks.free(offset)
                     continue
-                prepare = [partial(self._prepare, item["picture"]) for item in message["items"] if "picture" in item]
+                prepare = [
+                    partial(self._prepare, item["picture"], item["size"])
+                    for item in message["items"]
+                    if "picture" in item
+                ]
                 pictures = [threads.submit(call).result for call in prepare] if decoders else prepare
                 self._batches.put(_Batch(message["batch"], message["items"], pictures))
             else:
                 os._exit(0)  # the process that reads the results is gone
         self._batches.put(None)
 
-    def _prepare(self, picture: BytesRef) -> PreparedPicture:
-        return self._executor.prepare(bytes(self._inbound.at(picture)))
+    def _prepare(self, picture: BytesRef, size: Sequence[int] | None) -> PreparedPicture:
+        return self._executor.prepare(bytes(self._inbound.at(picture)), size)
 
     def _compute(self, batch: _Batch) -> dict[str, Any]:
         """Return the frame of a batch's results: for each item a row, outputs or a problem; and how many milliseconds

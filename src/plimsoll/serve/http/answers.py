@@ -92,6 +92,29 @@ class StreamedResult(PictureResult):
     version: str
 
 
+class ClipResult(PictureResult):
+    """What came of a frame of a clip; or, as the last row, what is wrong with the clip."""
+
+    frame: int | None = Field(description="Which frame of the clip, from 0; null where the error is the clip's.")
+    time: float | None = Field(description="Seconds since the clip began.")
+    model: str
+    version: str
+
+
+class FrameResult(ReplyModel):
+    """What came of a frame that came over a WebSocket."""
+
+    number: int = Field(description="Which message of the connection it was, from 0.")
+    dropped: int = Field(description="How many messages of the connection were dropped until now.")
+    answer: Annotated[Any, DescribedAs(Row)]
+    error: ErrorInfo | None
+    retry_after: int | None = Field(description="Seconds until it is worth sending another one, where that is known.")
+    milliseconds: dict[str, float]
+    batch: int = Field(description="How many pictures were computed together.")
+    model: str
+    version: str
+
+
 class PredictError(ErrorResponse):
     """The problem of a request's only picture, beside its entry."""
 

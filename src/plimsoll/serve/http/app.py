@@ -25,7 +25,8 @@ from plimsoll.serve.access.proxies import TrustedProxies
 from plimsoll.serve.http.compression import compressed
 from plimsoll.serve.http.endpoints import Endpoint, EndpointTable, Match, error_reply, refusing, respond
 from plimsoll.serve.http.openapi import document_endpoint
-from plimsoll.serve.messages import Problem
+from plimsoll.serve.http.sockets import Socket, with_key
+from plimsoll.serve.messages import Problem, RequestError
 from plimsoll.serve.pipeline import MAX_PATH, Pipeline, problem_of
 from plimsoll.serve.request import RequestContext
 from plimsoll.serve.service import Service
@@ -33,6 +34,8 @@ from plimsoll.serve.settings import CorsSettings
 
 INTERFACES = (
     "http.predict",
+    "http.clips",
+    "http.frames",
     "http.oip",
     "http.operations",
     "http.models",
@@ -100,6 +103,7 @@ def application(service: Service, pipeline: Pipeline | None = None, root_path: s
         endpoints(service),
         pipeline or Pipeline(service.metrics, service.settings.log),
         service.settings.cors,
+        write_timeout=service.settings.write_timeout,
         draining=lambda: service.draining,
         root_path=root_path,
     )
@@ -113,22 +117,25 @@ class HttpApp:
         rows: Sequence[Endpoint],
         pipeline: Pipeline,
         cors: CorsSettings | None = None,
+        *,
+        write_timeout: float = 30.0,
         draining: Callable[[], bool] = lambda: False,
         root_path: str = "",
     ) -> None:
         self.table = EndpointTable(rows, pipeline.authorizer.settings if pipeline.authorizer is not None else None)
         self._pipeline = pipeline
         self._draining = draining
+        self._write_timeout = write_timeout
         self._root_path = root_path.rstrip("/")
         self._origins = cors.origins if cors is not None else ()
         self._answer: ASGIApp = self._handled if cors is None or not cors.origins else _with_cors(self._handled, cors)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
-        if scope["type"] != "http":
-            if scope["type"] == "websocket":  # nothing here speaks it
-                await send({"type": "websocket.close", "code": 1008})
+        if scope["type"] not in ("http", "websocket"):
             return
+        if scope["type"] == "websocket":
+            scope["method"], scope["headers"] = "GET", with_key(scope)
         root = self._root_path  # which some proxies take away and others leave
         scope["root_path"] = root
         if root and scope["path"].startswith(f"{root}/"):
@@ -138,6 +145,10 @@ class HttpApp:
         crowded = "crowded" in scope.get("state", ())
         scope["path_params"] = match.parameters
         scope["state"] = {"context": context, "endpoint": match.endpoint}
+        if scope["type"] == "websocket":
+            with self._pipeline.recorded(context):
+                await self._talk(scope, receive, send)
+            return
         exchange = _Exchange(context, receive, send, closing=crowded or self._draining())
         with self._pipeline.recorded(context):
             await self._answer(scope, exchange.receive, exchange.send)
@@ -151,10 +162,36 @@ class HttpApp:
         match = self.table.find(method, path)
         if "crowded" in scope.get("state", ()) and not match.endpoint.probe:
             return Match(refusing(path, _CROWDED), {}, None)
-        harmless = method in SAFE_METHODS and match.right != "control"
+        # No browser keeps another site's page from reading what comes over a WebSocket.
+        harmless = scope["type"] == "http" and method in SAFE_METHODS and match.right != "control"
         if harmless or not is_foreign_page(scope["headers"], self._origins):
             return match
         return Match(refusing(path, _FOREIGN), {}, None)
+
+    async def _talk(self, scope: Scope, receive: Receive, send: Send) -> None:
+        context: RequestContext = scope["state"]["context"]
+        endpoint: Endpoint = scope["state"]["endpoint"]
+        await receive()  # that a connection is asked for
+        socket = Socket(scope, (receive, send), context, lambda: self._pipeline.authorize(context), self._write_timeout)
+
+        async def handle() -> None:
+            if endpoint.socket is None:
+                if not endpoint.path:  # a stand-in, which says why there is nothing
+                    await endpoint.handler(Request({**scope, "type": "http"}))
+                hint = "GET /openapi.json lists what there is."
+                raise RequestError(Problem("input", f"nothing speaks WebSocket at {context.path}", hint, 400))
+            await endpoint.socket(socket)
+
+        async def fail(error: PlimsollError) -> None:
+            problem = problem_of(error)
+            headers = _challenge(context) if problem.status == 401 else None
+            response = respond(error_reply(problem, "native", headers))
+            own = {
+                name: value for name, value in response.headers.items() if name in ("retry-after", "www-authenticate")
+            }
+            await socket.refuse(response.status_code, bytes(response.body), own)
+
+        await self._pipeline.handled(context, handle, fail)
 
     async def _handled(self, scope: Scope, receive: Receive, send: Send) -> None:
         context: RequestContext = scope["state"]["context"]

@@ -26,6 +26,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from plimsoll.serve.access.authorizer import AccessSettings, Right
+from plimsoll.serve.http.sockets import SocketHandler
 from plimsoll.serve.messages import Problem, ProblemKind, ReplyModel, RequestError
 from plimsoll.serve.request import Interface, Operation, RequestContext
 
@@ -193,6 +194,8 @@ class Endpoint(Operation):
     method: Method = "GET"
     handler: Handler
     description: Description | None = None
+    socket: SocketHandler | None = None
+    """What talks over a WebSocket, where that is asked for; the path's right holds for it too."""
 
     @cached_property
     def _pattern(self) -> re.Pattern[str] | None:
@@ -221,20 +224,42 @@ class Endpoints:
         self.rows: list[Endpoint] = []
 
     def get(
-        self, path: str, description: Description, *, right: Right | None = "control", probe: bool = False
+        self,
+        path: str,
+        description: Description,
+        *,
+        right: Right | None = "control",
+        probe: bool = False,
+        socket: SocketHandler | None = None,
     ) -> Callable[[_H], _H]:
-        """Have the decorated function answer GET."""
-        return self._adding("GET", path, description, right, probe=probe)
+        """Have the decorated function answer GET; `socket` talks where a WebSocket is asked for."""
+        return self._adding("GET", path, description, right, probe=probe, socket=socket)
 
     def post(self, path: str, description: Description, *, right: Right | None = "control") -> Callable[[_H], _H]:
         """Have the decorated function answer POST."""
         return self._adding("POST", path, description, right, probe=False)
 
     def _adding(
-        self, method: Method, path: str, description: Description, right: Right | None, *, probe: bool
+        self,
+        method: Method,
+        path: str,
+        description: Description,
+        right: Right | None,
+        *,
+        probe: bool,
+        socket: SocketHandler | None = None,
     ) -> Callable[[_H], _H]:
         def add(handler: _H) -> _H:
-            row = Endpoint(path, self.interface, right, probe, method=method, handler=handler, description=description)
+            row = Endpoint(
+                path,
+                self.interface,
+                right,
+                probe,
+                method=method,
+                handler=handler,
+                description=description,
+                socket=socket,
+            )
             self.rows.append(row)
             return handler
 

@@ -17,6 +17,7 @@ from typing import Any
 import uvicorn
 
 from plimsoll.errors import InputError
+from plimsoll.serve.http import sockets
 from plimsoll.serve.http.protocol import limited
 from plimsoll.serve.settings import Settings
 
@@ -211,7 +212,9 @@ def uvicorn_config(
         port=address.port,
         http=limited(settings),
         interface="asgi3",
-        ws="none",
+        ws="websockets-sansio" if sockets.available() else "none",
+        ws_max_size=settings.live.max_frame_bytes,
+        ws_per_message_deflate=False,  # pictures don't become smaller
         lifespan="off",
         log_config=None,
         access_log=False,

@@ -200,7 +200,7 @@ def _description(service: Service) -> Description:
         "Each picture has an entry in `results`, in the order in which they were sent, with an answer or an error. "
         "With a JSON body the options stand in the body, else in the query. With `Accept: application/x-ndjson` or "
         "`text/event-stream` each answer is sent as soon as it is known; the status is 200 then, whatever came of it.",
-        [_option(name, schema, names) for name, schema in PredictOptions.model_json_schema()["properties"].items()],
+        option_parameters(PredictOptions, names),
         [
             *PICTURE_AS_BODY,
             picture_parts("file"),
@@ -209,9 +209,23 @@ def _description(service: Service) -> Description:
     )
 
 
-def _option(name: str, schema: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    bare = {key: value for key, value in schema.items() if key != "description"}
-    return parameter(name, "query", bare, schema["description"], names[0] if name == "model" and names else None)
+def option_parameters(options: type[PredictOptions], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the description of options in a query; `names` are those of the models."""
+    return [
+        parameter(
+            name,
+            "query",
+            {key: value for key, value in schema.items() if key != "description"},
+            schema["description"],
+            names[0] if name == "model" and names else None,
+        )
+        for name, schema in options.model_json_schema()["properties"].items()
+    ]
+
+
+def query_options(options: type[_Options], query: Mapping[str, str]) -> _Options:
+    """Return the options in a query; raises RequestError (422)."""
+    return _validated(options, dict(query))
 
 
 async def _read(request: Request, service: Service) -> tuple[PredictOptions, list[SentPicture]]:

@@ -1,5 +1,5 @@
 """`LimitedProtocol`: uvicorn's HTTP/1.1 with limits that it doesn't have: for the head of a request (a time, a size, a
-count), for answers that nobody reads, and for connections; and without upgrades."""
+count), for answers that nobody reads, and for connections; and without upgrades, but to WebSocket."""
 
 from __future__ import annotations
 
@@ -73,7 +73,14 @@ class LimitedProtocol(HttpToolsProtocol):
             try:
                 self.parser.feed_data(data)
             except httptools.HttpParserUpgrade as upgrade:
-                self._stay_with_http(data[upgrade.args[0] :])
+                rest = data[upgrade.args[0] :]
+                if not self._should_upgrade():
+                    self._stay_with_http(rest)
+                elif rest:  # frames before the handshake was answered
+                    self.transport.close()
+                else:
+                    self.handle_websocket_upgrade()
+                    return
         except httptools.HttpParserError:
             self._refused = True
             self._refuse_invalid()
@@ -106,6 +113,15 @@ class LimitedProtocol(HttpToolsProtocol):
     def _limit_head(self) -> None:
         self._cancel_timeout()
         self._timeout = self.loop.call_later(self.settings.header_timeout, self.transport.close)
+
+    def _should_upgrade(self) -> bool:
+        """Return whether the request that is being read becomes a WebSocket: alone on its connection, without a body,
+        and where there is room."""
+        requested = super()._should_upgrade() and self.scope["method"] == "GET"
+        last: RequestResponseCycle | None = self.cycle  # None before the first request, whatever uvicorn's types say
+        alone = last is None or (last.response_complete and not self.pipeline)
+        framed = any(name in _FRAMING for name, _ in self.headers)
+        return requested and alone and not framed and len(self.connections) <= self.settings.max_connections
 
     def _stay_with_http(self, rest: bytes) -> None:
         """Go on in HTTP/1.1 after a request to upgrade (RFC 9110, 7.8: a server may ignore it).
