@@ -36,7 +36,7 @@ class Tensor:
     def __reduce__(self) -> Any:
         contiguous = [stride // self.values.itemsize for stride in self.values.strides]
         shape, strides = self.form.get("shape", self.values.shape), self.form.get("strides", tuple(contiguous))
-        view = (Storage(self), self.form.get("offset", 0), tuple(shape), tuple(strides), False, {})
+        view: Any = (Storage(self), self.form.get("offset", 0), tuple(shape), tuple(strides), False, {})
         return sys.modules["torch._utils"]._rebuild_tensor_v2, view
 
 
