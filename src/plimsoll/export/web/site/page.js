@@ -108,12 +108,12 @@ async function show(name, file, address) {
   }
   try {
     const answer = await ask("answer", { picture: file });
+    const { elements, words } = described(answer);
+    say(`${name}: ${words.filter(Boolean).join(", ")}`);
     await image.decode().catch(() => {});
     const drawing = overlay(answer.row, [image.naturalWidth || 1, image.naturalHeight || 1], await orientation(file));
     if (drawing) picture.append(drawing);
-    const { elements, words } = described(answer);
     body.replaceChildren(body.firstChild, ...elements);
-    say(`${name}: ${words.filter(Boolean).join(", ")}`);
   } catch (error) {
     card.classList.add("refused");
     body.replaceChildren(body.firstChild, element("p", { className: "no", textContent: error.message }));
