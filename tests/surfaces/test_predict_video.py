@@ -10,9 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from helpers.answer_networks import network as landmark_network
+from helpers.answer_networks import saved, spec_of
 from helpers.clips import require_av, write
 from helpers.detection_networks import model
+from plimsoll.inference.video.clip import Clip
 from plimsoll.spec.files import dumps
 from surfaces.conftest import Run
 
@@ -85,6 +89,15 @@ def test_a_clip_that_cannot_be_read_is_a_row(plimsoll: Run, network: list[str], 
     assert plimsoll("predict", *network, broken).returncode == 1, "nothing could be read"
 
 
+def test_a_list_opens_no_address(plimsoll: Run, network: list[str], clip: Path) -> None:
+    listed = f"http://127.0.0.1:9/photo.jpg\n{clip}\n"
+    done = plimsoll("predict", *network, "-", "--max-frames", "1", "--format", "jsonl", stdin=listed)
+    assert done.returncode == 0, done.stderr
+    address, frame_row = map(json.loads, done.stdout.splitlines())
+    assert "not opened from a list" in address["error"]
+    assert frame_row["frame"] == 0
+
+
 def test_options_that_exclude_each_other(plimsoll: Run, network: list[str], clip: Path, tmp_path: Path) -> None:
     done = plimsoll("predict", *network, clip, "--sample", "often")
     assert done.returncode == 2
@@ -151,3 +164,36 @@ def test_effects_say_what_they_need(plimsoll: Run, network: list[str], clip: Pat
     for options, expected in cases.items():
         done = plimsoll("predict", *network, clip, *options)
         assert (done.returncode, expected in done.stderr) == (2, True), (options, done.stderr)
+
+
+def test_a_cascade_answers_clips_as_networks_do(
+    plimsoll: Run, network: list[str], clip: Path, tmp_path: Path, example_photos: list[Path]
+) -> None:
+    """Its boxes, which the last network's points span, are tracked, smoothed and drawn, and sprites stand at them."""
+    spec = spec_of("landmarks")
+    saved(landmark_network("landmarks"), tmp_path / "points.onnx", spec)
+    (tmp_path / "points.toml").write_text(dumps(spec))
+    first = {"model": network[0], "spec": network[2]}
+    second = {"model": "points.onnx", "spec": "points.toml", "presence": 0.0}
+    stages = "".join(
+        "[[stages]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in stage.items())
+        for stage in (first, second)
+    )
+    cascade = tmp_path / "cascade.toml"
+    cascade.write_text(f"name = 'points'\n{stages}[stages.crop]\nscale = 1.0\n")
+    Image.new("RGBA", (8, 8), (255, 0, 0, 255)).save(tmp_path / "sprite.png")
+    done = plimsoll(
+        *("predict", cascade, clip, example_photos[0], "--track", "--smooth", "--max-frames", "6", "--format", "jsonl"),
+        *("--draw", tmp_path / "drawn.mp4", "--sprite", f"{tmp_path / 'sprite.png'}=0"),
+    )
+    assert done.returncode == 0, done.stderr
+    *rows, photo = map(json.loads, done.stdout.splitlines())
+    assert [row["frame"] for row in rows] == [*range(6)]
+    assert photo["frame"] is None
+    for row in rows:
+        (box,) = row["boxes"]
+        assert box["track"] == 1
+        assert len(box["points"]) == spec.output.points
+    last = [*Clip(str(tmp_path / "drawn.mp4"))][-2]  # It fades in.
+    reds = last.pixels.samples.reshape(-1, 3).astype(int)
+    assert ((reds[:, 0] > 180) & (reds[:, 1] < 90)).any(), "the sprite is at the first point"

@@ -22,6 +22,7 @@ from plimsoll.benchmark.measure import SystemUnderTest
 from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.errors import ImageError, InputError
+from plimsoll.inference.cascade import CascadePredictor, CascadeSpec
 from plimsoll.inference.pictures import loaded_source, source
 from plimsoll.inference.predictor import Picture, Predictor, ResolvedModel
 from plimsoll.preprocessing import Preprocessor
@@ -68,6 +69,8 @@ def profile(system: SystemUnderTest, images: Sequence[Picture], *, min_seconds: 
     Pictures that can't be read are left out; raises InputError where none can, RunError where the runtime fails.
     """
     predictor = system.predictor
+    if isinstance(predictor, CascadePredictor):
+        return _cascade_profile(system.name, predictor, images, min_seconds)
     usable, tensors = _usable(predictor, images)
     if not usable:
         raise InputError(f"{system.name}: none of the {len(images):,} pictures can be read")
@@ -79,6 +82,36 @@ def profile(system: SystemUnderTest, images: Sequence[Picture], *, min_seconds: 
     network = _rate(runner.streams, lambda index: runner.infer(tensors[index % len(tensors)]), min_seconds)
     rate, queue = _end_to_end(predictor, usable, min_seconds)
     return Profile(system.name, pictures, stages, queue, rate, front, network)
+
+
+def _cascade_profile(name: str, predictor: CascadePredictor, images: Sequence[Picture], min_seconds: float) -> Profile:
+    """Measure the stages of a cascade: what its networks' own stages leave is decoding, cutting out and placing."""
+    spent: dict[str, float] = {"decode and cut": 0.0}
+    count = 0
+
+    def watch(index: int, _: object, seconds: dict[str, float]) -> None:
+        for stage, own in seconds.items():
+            key = f"{predictor.networks[index].spec.name} {stage}"
+            spent[key] = spent.get(key, 0.0) + own
+
+    predictor.predict(images[0])  # The first call loads.
+    end = time.perf_counter() + min_seconds
+    while time.perf_counter() < end or not count:
+        started = time.perf_counter()
+        before = sum(spent.values())
+        predictor.stages.answer(images[count % len(images)], None, None, watch)
+        spent["decode and cut"] += time.perf_counter() - started - (sum(spent.values()) - before)
+        count += 1
+    total = sum(spent.values())
+    inference = sum(seconds for stage, seconds in spent.items() if stage.endswith(" inference"))
+    stages = tuple(Stage(stage, seconds / count, seconds / total) for stage, seconds in spent.items())
+    started, answered = time.perf_counter(), 0
+    for _ in predictor.predict_many(_until(started + min_seconds, images)):
+        answered += 1
+    rate = answered / (time.perf_counter() - started)
+    share = inference / total
+    front, network = rate / max(1 - share, 1e-9), rate / max(share, 1e-9)
+    return Profile(name, count, stages, 0.0, rate, front, network)
 
 
 def _usable(
@@ -219,14 +252,19 @@ class Footprint:
 def footprint(system: SystemUnderTest, images: Sequence[Path], timeout_s: float = TIMEOUT_S) -> Footprint:
     """Load the system in a new process and answer 64 pictures there; raises JobError with the reason if that fails."""
     predictor = system.predictor
-    model = predictor.model
     payload = {
-        "path": str(model.path.resolve()),
-        "format": model.format,
-        "files": [str(file.resolve()) for file in model.files],
-        "spec": predictor.spec.model_dump(mode="json", exclude_unset=True),
-        "target": str(predictor.target),
-        "steps": (predictor.preprocessor.preprocessing, predictor.preprocessor.scaled_sides),
+        "networks": [
+            {
+                "path": str(network.model.path.resolve()),
+                "format": network.model.format,
+                "files": [str(file.resolve()) for file in network.model.files],
+                "spec": network.spec.model_dump(mode="json", exclude_unset=True),
+                "target": str(network.target),
+                "steps": (network.preprocessor.preprocessing, network.preprocessor.scaled_sides),
+            }
+            for network in predictor.networks
+        ],
+        "cascade": predictor.stages.spec.model_dump(mode="json") if isinstance(predictor, CascadePredictor) else None,
         "options": predictor.options,
         "cores": predictor.cores,
         "images": [str(images[index % len(images)].resolve()) for index in range(PICTURES)],
@@ -234,20 +272,23 @@ def footprint(system: SystemUnderTest, images: Sequence[Path], timeout_s: float 
     with TemporaryDirectory(prefix="plimsoll-footprint-") as folder:
         result = subprocesses.run_job(__name__, payload, Path(folder), subprocesses.ProcessLimits(timeout_s))
     peak = math.nan if result["peak_bytes"] is None else float(result["peak_bytes"])
-    return Footprint(model.size, result["load_seconds"], peak, ThreadPlan.of("throughput", predictor.cores))
+    return Footprint(predictor.size, result["load_seconds"], peak, ThreadPlan.of("throughput", predictor.cores))
 
 
 def run(payload: dict[str, Any]) -> dict[str, Any]:
     """Load the model and answer the pictures of the payload; return `{"load_seconds": …, "peak_bytes": …}` of this
     process."""
-    model = Model(
-        Path(payload["path"]),
-        payload["format"],
-        Spec.model_validate(payload["spec"]),
-        files=tuple(map(Path, payload["files"])),
-    )
-    opened = ResolvedModel(model, Target.parse(payload["target"]), *payload["steps"])
-    with Predictor(opened, options=payload["options"], cores=payload["cores"]) as predictor:
+    opened = []
+    for network in payload["networks"]:
+        files, spec = tuple(map(Path, network["files"])), Spec.model_validate(network["spec"])
+        model = Model(Path(network["path"]), network["format"], spec, files=files)
+        opened.append(ResolvedModel(model, Target.parse(network["target"]), *network["steps"]))
+    cascade, cores = payload["cascade"], payload["cores"]
+    with (
+        Predictor(opened[0], options=payload["options"], cores=cores)
+        if cascade is None
+        else CascadePredictor(CascadeSpec.model_validate(cascade), opened, cores=cores)
+    ) as predictor:
         started = time.perf_counter()
         predictor.runner("throughput")
         load = time.perf_counter() - started

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _PANEL = "Video"
 _BEHIND = "person"
+_LISTED = "cameras and addresses are not opened from a list; name it on the command line"
 _USUAL_THRESHOLD = 0.5
 """From which score on a frame counts where neither --threshold nor the Spec says."""
 
@@ -344,12 +345,15 @@ def require_rows_anew(*, append: bool) -> None:
 
 
 def find_all(paths: Sequence[str], formats: Any, *, null: bool, left_out: LeftOut) -> Iterator[str]:
-    """Yield the pictures and clips that paths mean; a camera or an address is itself."""
+    """Yield the pictures and clips that paths mean; a camera or an address is itself, unless it comes from a list:
+    whoever wrote that may not choose what is connected to."""
     from plimsoll.inference.images import find_images
     from plimsoll.inference.video.source import is_live
+    from plimsoll.inference.walk import UnreadablePath
 
     for path in paths:
         if is_live(path):
             yield path
         else:
-            yield from find_images([path], formats, null=null, left_out=left_out)
+            for listed in find_images([path], formats, null=null, left_out=left_out):
+                yield UnreadablePath(listed, _LISTED) if is_live(listed) else listed

@@ -8,34 +8,38 @@ detector's, with the last stage's points in each box.
 from __future__ import annotations
 
 import math
+import time
 import tomllib
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from plimsoll.backends.base import Objective
+from plimsoll.backends.runner import Runner
 from plimsoll.core.wording import explain
 from plimsoll.errors import InputError, PlimsollError, SpecError
-from plimsoll.inference.gestures import POINTS, gestures_of
+from plimsoll.inference.gestures import GESTURES, POINTS, gestures_of
 from plimsoll.inference.pictures import Picture, name_of, source
 from plimsoll.inference.predictor import Predictor, ResolvedModel, open_model
-from plimsoll.inference.stream import Observer, Prediction
-from plimsoll.preprocessing import ArrayColour, ImageGeometry, PixelArray
+from plimsoll.inference.stream import Observer, Prediction, Stream
+from plimsoll.inference.walk import UnreadablePath
+from plimsoll.preprocessing import ArrayColour, ImageGeometry, PixelArray, Preprocessing, fast_decode
 from plimsoll.preprocessing.decode import as_array, decode, orientation, read
 from plimsoll.preprocessing.decoded import decoded_pixels
+from plimsoll.spec import Spec
 from plimsoll.spec.spec import Detect, Landmarks
 from plimsoll.system import files
+from plimsoll.tasks import Answer, decoder
 from plimsoll.tasks.detect import Box, Detection
 from plimsoll.tasks.landmarks import Points
 
 MAX_BYTES = 1_000_000
-_AT_ONCE = 4
 
 Positions = NDArray[np.float64]
 
@@ -133,17 +137,29 @@ class Square:
         them to OpenCV's `warpPerspective`.
         """
         columns, rows = np.meshgrid(np.arange(width) / width, np.arange(height) / height)
-        at = self.to_picture(np.stack([columns.ravel(), rows.ravel()], axis=1))
-        if black:
-            pixels, at = np.pad(pixels, ((1, 1), (1, 1), (0, 0))), at + 1
-        x, y = np.clip(at[:, 0], 0, pixels.shape[1] - 1), np.clip(at[:, 1], 0, pixels.shape[0] - 1)
-        left, top = x.astype(np.intp), y.astype(np.intp)
-        right, bottom = np.minimum(left + 1, pixels.shape[1] - 1), np.minimum(top + 1, pixels.shape[0] - 1)
-        across, down = (x - left)[:, np.newaxis], (y - top)[:, np.newaxis]
-        upper = pixels[top, left] * (1 - across) + pixels[top, right] * across
-        lower = pixels[bottom, left] * (1 - across) + pixels[bottom, right] * across
-        mixed = upper * (1 - down) + lower * down
+        x, y = self.to_picture(np.stack([columns.ravel(), rows.ravel()], axis=1)).T
+        wide, tall, edge = pixels.shape[1], pixels.shape[0], int(black)
+        x, y = np.clip(x, -edge, wide - 1 + edge), np.clip(y, -edge, tall - 1 + edge)
+        left, top = np.floor(x).astype(np.intp), np.floor(y).astype(np.intp)
+        samples = pixels.reshape(-1, 3)
+        mixed = np.zeros((len(x), 3), np.float32)
+        for column, across in ((left, 1 - (x - left)), (left + 1, x - left)):
+            for row, down in ((top, 1 - (y - top)), (top + 1, y - top)):
+                inside = (column >= 0) & (column < wide) & (row >= 0) & (row < tall)
+                share = np.where(inside, across * down, 0.0).astype(np.float32)
+                index = np.clip(row, 0, tall - 1) * wide + np.clip(column, 0, wide - 1)
+                mixed += np.take(samples, index, axis=0) * share[:, np.newaxis]
         return np.asarray(np.rint(mixed), np.uint8).reshape(height, width, 3)
+
+    def cut_fast(self, pixels: NDArray[np.uint8], width: int, height: int, *, black: bool = False) -> NDArray[np.uint8]:
+        """Return the same by OpenCV, but for a level in a few pixels; raises BackendMissingError without
+        it."""
+        cv2 = fast_decode.opencv()
+        origin, right, down = self.to_picture(np.array([[0.0, 0.0], [1 / width, 0.0], [0.0, 1 / height]]))
+        border = cv2.BORDER_CONSTANT if black else cv2.BORDER_REPLICATE
+        way = np.stack([right - origin, down - origin, origin], axis=1)
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        return np.asarray(cv2.warpAffine(pixels, way, (width, height), flags=flags, borderMode=border), np.uint8)
 
 
 def square_of(crop: Crop, box: Sequence[float], points: Positions) -> Square:
@@ -164,6 +180,11 @@ def square_of(crop: Crop, box: Sequence[float], points: Positions) -> Square:
     cosine, sine = math.cos(angle), math.sin(angle)
     centre_x, centre_y = (x0 + x1) / 2 + dx * cosine - dy * sine, (y0 + y1) / 2 + dx * sine + dy * cosine
     return Square(centre_x, centre_y, crop.scale * max(width, height), angle)
+
+
+Watch = Callable[[int, PixelArray, dict[str, float]], None]
+"""Is told of each call of a network: the stage's index, the picture that it read, and the seconds of `prepare`,
+`inference` and `output`. May be called from several threads at once."""
 
 
 class CascadeStages:
@@ -193,12 +214,14 @@ class CascadeStages:
         if crop is not None and crop.upright is not None and max(crop.upright) >= outputs[0].points:
             raise SpecError(f"{spec.name}: crop.upright = {list(crop.upright)}, of {outputs[0].points} points in a box")
 
-    def answer(self, picture: Picture, colour: ArrayColour | None, threshold: float | None) -> Detection:
+    def answer(
+        self, picture: Picture, colour: ArrayColour | None, threshold: float | None, watch: Watch | None = None
+    ) -> Detection:
         """Answer one picture; raises ImageError or RunError."""
         pixels, whole = self._decoded(picture, colour)
         boxes = []
-        for box in self._objects(pixels, threshold):
-            points = self._points(pixels, box)
+        for box in self._objects(pixels, threshold, watch):
+            points = self._points(pixels, box, watch)
             if points is not None:
                 boxes.append(replace(box, box=_around(points), points=tuple(map(tuple, points.tolist()))))
         if self.spec.labels == "gestures":
@@ -211,7 +234,8 @@ class CascadeStages:
         step, given = self.predictors[0].spec.input.decode, source(picture, colour)
         if isinstance(given, bytes | Path):
             data = read(given)
-            pixels = as_array(decode(data, step))
+            # The same pixels, sooner.
+            pixels = fast_decode.decode(data, step) if self._is_fast(0) else as_array(decode(data, step))
             followed = orientation(data, fill=step.truncated == "fill") if step.exif_orientation else 1
         else:
             decoded, followed = decoded_pixels(given, step)
@@ -223,21 +247,40 @@ class CascadeStages:
         whole = ImageGeometry(*sent, width, height, (1.0, 1.0), (0.0, 0.0), (0.0, 0.0, width, height), followed)
         return np.asarray(pixels, np.uint8), whole
 
-    def _objects(self, pixels: NDArray[np.uint8], threshold: float | None) -> list[Box]:
+    def _is_fast(self, index: int) -> bool:
+        return self.predictors[index].preprocessor.preprocessing != "reference"
+
+    def _cut(self, index: int, square: Square, pixels: NDArray[np.uint8], *, black: bool = False) -> PixelArray:
+        """Return what a stage reads of the picture, as its preprocessing makes it."""
+        cut = square.cut_fast if self._is_fast(index) else square.cut
+        return PixelArray(cut(pixels, *self._sizes[index], black=black), "RGB")
+
+    def _run(
+        self, index: int, pixels: PixelArray, threshold: float | None, watch: Watch | None, *, placed: bool
+    ) -> tuple[Answer, ImageGeometry | None]:
+        """Return a stage's answer, in the pixels of what it read where it is `placed`, else of its network's input."""
+        predictor, started = self.predictors[index], time.perf_counter()
+        tensor, geometry = predictor.prepare(pixels)
+        prepared = time.perf_counter()
+        outputs = predictor.runner("throughput").infer(tensor[np.newaxis])
+        computed = time.perf_counter()
+        answer = predictor.task.decode(outputs, threshold, [geometry] if placed else None)[0]
+        if watch is not None:
+            seconds = {"prepare": prepared - started, "inference": computed - prepared}
+            watch(index, pixels, {**seconds, "output": time.perf_counter() - computed})
+        return answer, geometry
+
+    def _objects(self, pixels: NDArray[np.uint8], threshold: float | None, watch: Watch | None) -> list[Box]:
         """Return the first stage's boxes in the upright picture's pixels; unlike those that are shown, not clipped to
         it."""
-        first = self.predictors[0]
         height, width = pixels.shape[:2]
         whole = Square(width / 2, height / 2, max(width, height), 0.0)
         corners = self.spec.stages[0].sampling == "corners"
-        if corners:
-            pixels = whole.cut(pixels, *self._sizes[0], black=True)
-        tensor, geometry = first.prepare(PixelArray(pixels, "RGB"))
-        outputs = first.runner("throughput").infer(tensor[np.newaxis])
-        detection = first.task.decode(outputs, threshold, None)[0]
+        given = self._cut(0, whole, pixels, black=True) if corners else PixelArray(pixels, "RGB")
+        detection, geometry = self._run(0, given, threshold, watch, placed=False)
         if geometry is None or not isinstance(detection, Detection):
             raise InputError(f"{self.spec.name}: the first stage gives no boxes")
-        output = first.spec.output
+        output = self.predictors[0].spec.output
         fractions = isinstance(output, Detect) and output.normalized
         size = (1, 1) if fractions else (geometry.input_width, geometry.input_height)
         way_back = geometry
@@ -255,57 +298,71 @@ class CascadeStages:
             boxes.append(replace(box, box=(x0, y0, x1, y1), points=tuple(map(tuple, points))))
         return boxes
 
-    def _points(self, pixels: NDArray[np.uint8], box: Box) -> Positions | None:
+    def _points(self, pixels: NDArray[np.uint8], box: Box, watch: Watch | None) -> Positions | None:
         """Return the last stage's points `[N, 2 or 3]` of an object; None where it isn't there."""
-        stage, predictor = self.spec.stages[1], self.predictors[1]
+        stage = self.spec.stages[1]
         square = square_of(stage.crop or Crop(), box.box, np.array(box.points, np.float64).reshape(-1, 2))
         width, height = self._sizes[1]
-        cut = PixelArray(square.cut(pixels, width, height), "RGB")
-        tensor, geometry = predictor.prepare(cut)
-        outputs = predictor.runner("throughput").infer(tensor[np.newaxis])
-        answer = predictor.task.decode(outputs, None, [geometry])[0]
+        answer, _ = self._run(1, self._cut(1, square, pixels), None, watch, placed=True)
         if not isinstance(answer, Points) or (answer.presence is not None and answer.presence < stage.presence):
             return None
         points = np.array(answer.points, np.float64)
         placed = square.to_picture(points[:, :2] / (width, height))
         return np.concatenate([placed, points[:, 2:] * (square.side / width)], axis=1)
 
-    def answers(
-        self, pictures: Iterable[Picture], colour: ArrayColour | None, threshold: float | None, threads: int
-    ) -> Iterator[Prediction]:
-        """Answer pictures in order, several at once, in bounded memory."""
 
-        def predict(picture: Picture) -> Prediction:
-            try:
-                return Prediction(name_of(picture), self.answer(picture, colour, threshold))
-            except PlimsollError as error:
-                return Prediction(name_of(picture), None, error.message)
+class _CascadeStream(Stream):
+    """Answers each picture with all stages before the thread takes the next."""
 
-        with ThreadPoolExecutor(max(1, threads), "plimsoll-cascade") as pool:
-            waiting: list[Any] = []
-            for picture in pictures:
-                waiting.append(pool.submit(predict, picture))
-                if len(waiting) >= _AT_ONCE * max(1, threads):
-                    yield waiting.pop(0).result()
-            for future in waiting:
-                yield future.result()
+    def __init__(self, predictor: CascadePredictor, threshold: float | None) -> None:
+        super().__init__(predictor, predictor.cores, 1, threshold, None)
+        self._stages = predictor.stages
+
+    def _prepare(self, index: int, picture: Picture) -> None:
+        name = name_of(picture)
+        try:
+            if isinstance(picture, UnreadablePath):
+                prediction = Prediction(name, None, picture.reason)
+            else:
+                prediction = Prediction(name, self._stages.answer(picture, None, self._threshold))
+        except PlimsollError as error:
+            prediction = Prediction(name, None, error.message)
+        self._done.put({index: prediction})
 
 
 class CascadePredictor(Predictor):
-    """A cascade that answers pictures; its Spec and its task are those of its first stage, the detector."""
+    """A cascade that answers pictures. Its Spec and task are its first stage's, the detector's, with the last stage's
+    points."""
 
-    def __init__(self, file: Path) -> None:
-        """Open all networks that the file names; raises SpecError, ModelError or BundleError."""
+    def __init__(self, spec: CascadeSpec, opened: Sequence[ResolvedModel], *, cores: int | None = None) -> None:
+        """Take the networks of all stages; raises SpecError where they don't fit together."""
+        super().__init__(opened[0], cores=cores)
+        self.stages = CascadeStages(spec, [Predictor(stage, cores=cores) for stage in opened])
+        self.spec = whole_spec(spec, [network.spec for network in self.networks])
+        self.task = decoder(self.spec)
+        self.task.labels_stay = spec.labels != "gestures"
+
+    @classmethod
+    def open(cls, file: Path, preprocessing: Preprocessing | None = None) -> Self:
+        """Open all networks that a cascade's file names; `preprocessing` overrides that of bundles. Raises SpecError,
+        ModelError or BundleError."""
         spec = read_cascade(file)
-        self._later: list[Predictor] = []
-        first, *later = spec.stages
-        super().__init__(_opened(first, file.parent))
-        try:
-            self._later += [Predictor(_opened(stage, file.parent)) for stage in later]
-            self._stages = CascadeStages(spec, (self, *self._later))
-        except PlimsollError:
-            self.close()
-            raise
+        with ExitStack() as stack:
+            cascade = cls(
+                spec, [stack.enter_context(_opened(stage, file.parent, preprocessing)) for stage in spec.stages]
+            )
+            stack.pop_all()
+        return cascade
+
+    @property
+    def networks(self) -> tuple[Predictor, ...]:
+        """The network of each stage."""
+        return self.stages.predictors
+
+    def runner(self, objective: Objective) -> Runner:
+        """Return the runner of the first network; those of the others are opened with it."""
+        first, *_ = [network.runner(objective) for network in self.networks]
+        return first
 
     def predict(
         self,
@@ -317,7 +374,7 @@ class CascadePredictor(Predictor):
     ) -> Detection:
         """Answer one picture; raises ImageError if it can't be read and RunError if a runtime fails."""
         del objective
-        return self._stages.answer(picture, colour, threshold)
+        return self.stages.answer(picture, colour, threshold)
 
     def predict_many(
         self,
@@ -331,18 +388,27 @@ class CascadePredictor(Predictor):
         """Answer pictures in order; what can't be read or run yields a Prediction with an error. Each core answers one
         picture at a time: `batch` is not used, and `observe` not called."""
         del batch, observe
-        return self._stages.answers(pictures, colour, threshold, self.cores)
+        given = (PixelArray(each, colour) if isinstance(each, np.ndarray) else each for each in pictures)
+        return _CascadeStream(self, threshold).run(given)
 
     def close(self) -> None:
         """Close all networks."""
-        for predictor in self._later:
-            predictor.close()
-        super().close()
+        for network in self.networks:
+            network.close()
 
 
-def _opened(stage: Stage, folder: Path) -> ResolvedModel:
-    beside = folder / stage.model
-    return open_model(str(beside) if beside.exists() else stage.model, folder / stage.spec if stage.spec else None)
+def whole_spec(cascade: CascadeSpec, stages: Sequence[Spec]) -> Spec:
+    """Return the Spec of a cascade's answers: its first stage's input, and boxes with the last stage's points."""
+    detect, points = stages[0].output, getattr(stages[-1].output, "points", 0)
+    changes: dict[str, object] = {"points": points}
+    if cascade.labels == "gestures":
+        changes["labels"] = GESTURES
+    return stages[0].model_copy(update={"name": cascade.name, "output": detect.model_copy(update=changes)})
+
+
+def _opened(stage: Stage, folder: Path, preprocessing: Preprocessing | None) -> ResolvedModel:
+    beside, spec = folder / stage.model, folder / stage.spec if stage.spec else None
+    return open_model(str(beside) if beside.exists() else stage.model, spec, preprocessing=preprocessing)
 
 
 def _around(points: Positions) -> tuple[float, float, float, float]:

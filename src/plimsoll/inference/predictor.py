@@ -187,6 +187,16 @@ class Predictor:
         self.preprocessor = Preprocessor(self.spec.input, opened.preprocessing, opened.scaled_sides)
         self.task = decoder(self.spec)
 
+    @property
+    def size(self) -> int:
+        """Bytes of the files of all networks."""
+        return sum(network.model.size for network in self.networks)
+
+    @property
+    def networks(self) -> tuple[Predictor, ...]:
+        """Itself; of a cascade, its networks."""
+        return (self,)
+
     def runner(self, objective: Objective) -> Runner:
         """Return the runner for an objective, opened on its first use."""
         with self._lock:
@@ -292,12 +302,12 @@ def load(
     if (cascade := _cascade(os.fspath(model))) is not None:
         from plimsoll.inference.cascade import CascadePredictor  # It imports this module, and few calls need it.
 
-        if spec is not None or target is not None or preprocessing is not None or options:
+        if spec is not None or target is not None or options:
             raise InputError(
                 f"{model}: a cascade's networks have their own Specs, targets and settings",
-                "Give none, and ship the networks one by one; a stage may name a bundle.",
+                "Give none; `plimsoll ship` chooses targets for all networks together.",
             )
-        return CascadePredictor(cascade)
+        return CascadePredictor.open(cascade, preprocessing)
     opened = open_model(
         os.fspath(model),
         Path(spec) if spec is not None else None,

@@ -58,6 +58,8 @@ class Task(ABC):
     """Whether the Spec answers several frames of a file, by the worst of them."""
     answers_clips: bool = False
     """Whether clips are answered: then rows say a frame's number and its time."""
+    labels_stay: bool = True
+    """Whether an object has the same label in each frame; a gesture changes."""
     needs_geometry: ClassVar[bool] = False
     """Whether answers hold positions, so that `decode` needs each picture's geometry."""
 

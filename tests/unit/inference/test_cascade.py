@@ -14,6 +14,7 @@ from PIL import Image
 
 from helpers.answer_networks import draw, network, saved, spec_of
 from plimsoll import load
+from plimsoll.benchmark import SystemUnderTest, footprint, profile
 from plimsoll.errors import InputError, SpecError
 from plimsoll.inference.cascade import CascadePredictor, Crop, Square, read_cascade, square_of
 from plimsoll.inference.gestures import gesture_of, gestures_of
@@ -120,6 +121,9 @@ def test_a_square_is_cut_out_with_what_lies_beyond_the_picture() -> None:
     assert (black[21:59, 41:68] == 200).all()
     assert not black[:19].any()
     assert not black[:, 71:].any()
+    for fill in (False, True):
+        fast = square.cut_fast(pixels, 80, 80, black=fill)
+        assert np.abs(fast.astype(int) - square.cut(pixels, 80, 80, black=fill)).max() <= 1
     turned = Square(30.0, 20.0, 40.0, math.pi / 2).cut(pixels, 40, 40)
     assert turned[5, 20, 0] == 200  # Up in the crop is right in the picture.
     assert turned[35, 20, 0] == 0
@@ -153,6 +157,18 @@ def test_networks_that_do_not_fit_are_refused(folder: Path) -> None:
     file.write_text(CASCADE)
     with pytest.raises(InputError, match="own Specs, targets"):
         load(file, target="onnxruntime:cpu:float32")
+
+
+def test_all_of_its_networks_are_measured(folder: Path) -> None:
+    pictures = draw(folder / "drawn", 2)
+    with load(folder / "cascade.toml") as cascade:
+        system = SystemUnderTest("corners", cascade)
+        measured = profile(system, [str(picture) for picture in pictures], min_seconds=0.05)
+        costs = footprint(system, pictures)
+    sizes = [(folder / f"{task}.onnx").stat().st_size for task in ("detect", "landmarks")]
+    assert costs.disk_bytes == sum(sizes)
+    inferences = [stage.name for stage in measured.stages if stage.name.endswith(" inference")]
+    assert inferences == [f"{network.spec.name} inference" for network in cascade.networks]
 
 
 def test_the_zoos_cascades_name_networks_of_the_zoo() -> None:

@@ -18,11 +18,10 @@ from PIL import Image, ImageDraw
 
 from plimsoll.errors import ImageError, InputError
 from plimsoll.inference.drawing.canvas import Canvas, canvas_of, paste, read_sprite
-from plimsoll.inference.drawing.face import SCHEMES, Face, read_face, require_opencv
+from plimsoll.inference.drawing.face import SCHEMES, Face, points_of, read_face, require_opencv
 from plimsoll.inference.video.clip import Clip, VideoFrame
 from plimsoll.inference.video.smoothing import OneEuro
 from plimsoll.tasks import Answer
-from plimsoll.tasks.landmarks import Points
 
 LAYERS = ("back", "face", "eyes", "lids", "mouth", "lips", "hair")
 """From behind to front."""
@@ -54,8 +53,8 @@ class AvatarLayer:
         at = 0.0 if time is None else time
         if self._seen is not None and at < self._seen:  # another clip
             self._filter, self._seen = OneEuro(1.5, 6.0), None
-        if isinstance(answer, Points) and len(answer.points) in SCHEMES:
-            points = np.array(answer.points, np.float64)
+        if len(given := points_of(answer)) in SCHEMES:
+            points = np.array(given, np.float64)
             face = read_face(points, canvas.shape[1], canvas.shape[0])
             self._face, self._seen = Face.of_values(self._filter(face.values(), at)), at
         elif self._seen is not None and at - self._seen > _EASE_S:

@@ -9,10 +9,9 @@ from numpy.typing import NDArray
 
 from plimsoll.errors import InputError
 from plimsoll.inference.drawing.canvas import Canvas, Sprite, paste, read_sprite, resized
+from plimsoll.inference.drawing.face import points_of
 from plimsoll.inference.video.smoothing import OneEuro
 from plimsoll.tasks import Answer
-from plimsoll.tasks.detect import Detection
-from plimsoll.tasks.landmarks import Points
 
 _FADE_S = 0.25
 """How long a sprite takes to come and to go: what a detector loses for a frame doesn't flicker."""
@@ -80,13 +79,12 @@ class EffectLayer:
         return canvas
 
     def _found_in(self, answer: Answer) -> _Anchor | None:
-        if isinstance(answer, Detection):
-            box = next((box for box in answer.boxes if box.label == self.anchor), None)
-            if box is None:
-                return None
+        box = next((box for box in getattr(answer, "boxes", ()) if box.label == self.anchor), None)
+        if box is not None:
             x0, y0, x1, y1 = box.box
             return _Anchor(np.array([(x0 + x1) / 2, (y0 + y1) / 2]), max(x1 - x0, y1 - y0))
-        if isinstance(answer, Points) and self.anchor.isdecimal() and int(self.anchor) < len(answer.points):
-            points = np.array(answer.points)[:, :2]
-            return _Anchor(points[int(self.anchor)], _POINT_SIZE * float(np.ptp(points, axis=0).max()))
+        points = points_of(answer)
+        if self.anchor.isdecimal() and int(self.anchor) < len(points):
+            places = np.array(points)[:, :2]
+            return _Anchor(places[int(self.anchor)], _POINT_SIZE * float(np.ptp(places, axis=0).max()))
         return None

@@ -9,6 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.errors import BackendMissingError
+from plimsoll.tasks import Answer
+from plimsoll.tasks.detect import Detection
+from plimsoll.tasks.landmarks import Points
 
 Floats = NDArray[np.float64]
 
@@ -110,6 +113,13 @@ def head_pose(points: Floats, width: int, height: int) -> tuple[float, float, fl
     yaw = float(np.arctan2(look[0], -look[2]))
     pitch = float(np.arctan2(look[1], np.hypot(look[0], look[2])))
     return yaw, pitch, float(np.arctan2(matrix[1, 0], matrix[0, 0]))
+
+
+def points_of(answer: Answer) -> tuple[tuple[float, ...], ...]:
+    """Return the points of an answer; where it has boxes, those in the best one; none where it has none."""
+    if isinstance(answer, Points):
+        return answer.points
+    return answer.boxes[0].points if isinstance(answer, Detection) and answer.boxes else ()
 
 
 def require_opencv() -> Any:

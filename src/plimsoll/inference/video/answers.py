@@ -184,13 +184,18 @@ class Follower:
         self.threshold = self._confidence * LOW if self._track else threshold
         """What the detector is asked for: weak boxes continue tracks."""
         self._clip: str | None = None
-        self._tracker, self._smoother = Tracker(self._confidence), PointSmoother()
+        self._by_label = task.labels_stay
+        self._begin()
+
+    def _begin(self) -> None:
+        self._tracker, self._smoother = Tracker(self._confidence, by_label=self._by_label), PointSmoother()
 
     def update(self, answered: AnsweredFrame) -> AnsweredFrame:
         """Return a frame's answer as a part of its clip's."""
         answer, frame = answered.prediction.answer, answered.frame
         if frame is not None and frame.clip != self._clip:
-            self._clip, self._tracker, self._smoother = frame.clip, Tracker(self._confidence), PointSmoother()
+            self._clip = frame.clip
+            self._begin()
         if self._track and isinstance(answer, Detection):
             if frame is not None:
                 answer = self._tracker.update(answer, frame.time)

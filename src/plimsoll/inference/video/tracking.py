@@ -81,10 +81,11 @@ class _Track:
 
 
 class Tracker:
-    """Numbers the objects of one clip, from 1. `confidence` is the detector's threshold."""
+    """Numbers the objects of one clip, from 1. `confidence` is the detector's threshold; with `by_label` boxes of
+    different labels share no track."""
 
-    def __init__(self, confidence: float) -> None:
-        self._confidence = confidence
+    def __init__(self, confidence: float, *, by_label: bool = True) -> None:
+        self._confidence, self._by_label = confidence, by_label
         self._tracks: list[_Track] = []
         self._next = 1
         self._began = False
@@ -134,7 +135,7 @@ class Tracker:
         expected = np.array([track.expected(time) for track in tracks])
         gains = overlaps(expected, corners[list(indices)])
         labels = {track.label for track in tracks} | {boxes[index].label for index in indices}
-        if len(labels) > 1:
+        if self._by_label and len(labels) > 1:
             rows, columns = [track.label for track in tracks], [boxes[index].label for index in indices]
             gains = np.where(np.array(rows)[:, None] == np.array(columns)[None], gains, 0.0)
         matched, left, fresh = pairs(gains, least)
