@@ -83,6 +83,10 @@ class BundleError(InputError):
     http_status = 422
 
 
+class HoldsCascadeError(BundleError):
+    """A bundle holds a cascade where one with a single network is needed."""
+
+
 class BackendError(PlimsollError):
     """A runtime is missing or failed."""
 

@@ -22,7 +22,8 @@ from plimsoll.benchmark.measure import SystemUnderTest
 from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.errors import ImageError, InputError
-from plimsoll.inference.cascade import CascadePredictor, CascadeSpec
+from plimsoll.inference.cascade import CascadePredictor
+from plimsoll.inference.cascade_spec import CascadeSpec
 from plimsoll.inference.pictures import loaded_source, source
 from plimsoll.inference.predictor import Picture, Predictor, ResolvedModel
 from plimsoll.preprocessing import Preprocessor

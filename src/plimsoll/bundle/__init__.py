@@ -1,6 +1,7 @@
 """Bundles: a folder or one .zip that holds a network, its Spec, and golden pictures with their answers.
 
-- `bundle`: `Bundle`, opened and checked; `write`: a bundle is written whole or not at all
+- `bundle`: `Bundle`, opened and checked; `CascadeBundle`, which holds a bundle for each stage of a cascade; `write`: a
+  bundle is written whole or not at all
 - `manifest`: `manifest.json`; `archive`: untrusted zip files and names; `tensor_file`: untrusted `.npy` files
 - `golden`: golden pictures, their answers, how far others may deviate from them; `verify`
 - `answers`: how far decoded answers lie apart
@@ -18,6 +19,6 @@ golden/NAME.0.npy …      what the network answered, an output a file
 
 from __future__ import annotations
 
-from plimsoll.bundle.bundle import Bundle, Content, check_destination, write
+from plimsoll.bundle.bundle import Bundle, CascadeBundle, Content, check_destination, write
 
-__all__ = ["Bundle", "Content", "check_destination", "write"]
+__all__ = ["Bundle", "CascadeBundle", "Content", "check_destination", "write"]

@@ -50,9 +50,12 @@ def difference(spec: Spec, stored: Outputs, outputs: Outputs) -> float:
     share of their extent. Text: the share of characters to edit.
     """
     task = decoder(spec)
-    first, second = (_decoded(task, each) for each in (stored, outputs))
+    return answer_difference(*(_decoded(task, each) for each in (stored, outputs)), task.threshold or 0.0)
+
+
+def answer_difference(first: Answer, second: Answer, threshold: float) -> float:
+    """Return how much of a decoded answer changed, from 0 to 1; boxes count from `threshold` on."""
     if isinstance(first, Detection) and isinstance(second, Detection):
-        threshold = task.threshold or 0.0
         changes = compare_boxes(first.boxes, second.boxes, (threshold, threshold))
         boxes = max(changes.reference, changes.other)
         moved = (changes.lost + changes.added) / boxes if boxes else 0.0

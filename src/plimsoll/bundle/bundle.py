@@ -22,18 +22,18 @@ from numpy.typing import NDArray
 
 from plimsoll.bundle import archive, manifest, tensor_file
 from plimsoll.bundle.archive import Limits
-from plimsoll.bundle.manifest import FileRecord, Manifest
+from plimsoll.bundle.manifest import AnyManifest, CascadeManifest, FileRecord, Manifest
 from plimsoll.core.model import Model
 from plimsoll.core.target import Target
-from plimsoll.errors import BundleError, SpecError
+from plimsoll.errors import BundleError, HoldsCascadeError, SpecError
 from plimsoll.spec import Spec
 from plimsoll.spec import files as spec_files
 from plimsoll.system import files
 from plimsoll.system.files import sha256
 
 
-class Bundle:
-    """An opened bundle, every file checked. Use it in a `with` block or close it: a zip is unpacked until then."""
+class _OpenedFiles:
+    """An opened bundle of either kind, every file checked."""
 
     def __init__(self, path: Path, folder: Path, unpacked: TemporaryDirectory[str] | None = None) -> None:
         self.path = path
@@ -41,8 +41,6 @@ class Bundle:
         self.folder = folder
         """The folder of its files; a temporary one for a .zip."""
         self._unpacked = unpacked
-        self.manifest: Manifest = _check_files(folder)
-        self.spec: Spec = _read_spec(folder, self.manifest.spec)
 
     @classmethod
     def open(cls, path: Path, limits: Limits | None = None) -> Self:
@@ -59,6 +57,50 @@ class Bundle:
             except BaseException:
                 unpacked.cleanup()
                 raise
+
+    def file(self, name: str) -> Path:
+        """Return the path of a file by its name in the bundle."""
+        return self.folder.joinpath(*name.split("/"))
+
+    def close(self) -> None:
+        """Remove the unpacked files; may be called twice."""
+        if self._unpacked is not None:
+            self._unpacked.cleanup()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class CascadeBundle(_OpenedFiles):
+    """An opened bundle that holds a cascade, every file checked. Use it in a `with` block or close it: a zip is
+    unpacked until then."""
+
+    def __init__(self, path: Path, folder: Path, unpacked: TemporaryDirectory[str] | None = None) -> None:
+        super().__init__(path, folder, unpacked)
+        content = _check_files(folder)
+        if isinstance(content, Manifest):
+            raise BundleError("it holds a single network, not a cascade")
+        self.manifest: CascadeManifest = content
+
+
+class Bundle(_OpenedFiles):
+    """An opened bundle, every file checked. Use it in a `with` block or close it: a zip is unpacked until then."""
+
+    def __init__(self, path: Path, folder: Path, unpacked: TemporaryDirectory[str] | None = None) -> None:
+        super().__init__(path, folder, unpacked)
+        content = _check_files(folder)
+        if isinstance(content, CascadeManifest):
+            raise HoldsCascadeError(
+                "it holds a cascade of networks, and this takes a single network",
+                f"Its networks are bundles of their own, in the folders {', '.join(content.stages)}.",
+            )
+        self.manifest: Manifest = content
+        self.spec: Spec = _read_spec(folder, self.manifest.spec)
 
     @property
     def name(self) -> str:
@@ -89,27 +131,10 @@ class Bundle:
         the longest."""
         return self.manifest.scaled_sides
 
-    def file(self, name: str) -> Path:
-        """Return the path of a file by its name in the bundle."""
-        return self.folder.joinpath(*name.split("/"))
-
     def tensor(self, name: str) -> NDArray[Any]:
         """Read one of the golden tensors; raises BundleError."""
         with errors_about(self.path):
             return tensor_file.read(self.file(name))
-
-    def close(self) -> None:
-        """Remove the unpacked files; may be called twice."""
-        if self._unpacked is not None:
-            self._unpacked.cleanup()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 @contextmanager
@@ -118,12 +143,12 @@ def errors_about(path: Path) -> Iterator[None]:
     try:
         yield
     except BundleError as error:
-        raise BundleError(f"{path}: {error.message}", error.hint) from error
+        raise type(error)(f"{path}: {error.message}", error.hint) from error
     except OSError as error:
         raise BundleError(f"{path}: {error.strerror or error}") from error
 
 
-def _check_files(folder: Path) -> Manifest:
+def _check_files(folder: Path) -> AnyManifest:
     """Return the manifest after checking that the folder holds the listed files, byte for byte, and no others."""
     sizes = file_sizes(folder)
     if manifest.FILE not in sizes:
@@ -218,7 +243,7 @@ def _is_bundle(folder: Path) -> bool:
         return False
 
 
-def write(out: Path, contents: Mapping[str, Content], facts: Manifest, *, overwrite: bool = False) -> Path:
+def write(out: Path, contents: Mapping[str, Content], facts: AnyManifest, *, overwrite: bool = False) -> Path:
     """Write a bundle, all of it or nothing: a zip where `out` ends in .zip, else a folder. Returns `out`.
 
     `contents` are its files by name, the Spec and the model among them; `facts` is its manifest, whose `files` are
@@ -240,7 +265,7 @@ def write(out: Path, contents: Mapping[str, Content], facts: Manifest, *, overwr
     return out
 
 
-def _fill(folder: Path, contents: Mapping[str, Content], facts: Manifest) -> None:
+def _fill(folder: Path, contents: Mapping[str, Content], facts: AnyManifest) -> None:
     archive.check_names((manifest.FILE, *contents))
     records: dict[str, FileRecord] = {}
     for name, content in contents.items():

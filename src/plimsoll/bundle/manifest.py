@@ -145,7 +145,48 @@ class Manifest(_Part):
                 raise BundleError(f"{FILE}: the model's file {name!r} is not below the folder of {self.model.path!r}")
 
 
-def read(folder: Path) -> Manifest:
+class WholeAnswer(_Part):
+    """A picture, and a cascade's answer where the bundle was packed."""
+
+    picture: str
+    answer: str
+    """Its boxes, as JSON."""
+
+
+class CascadeManifest(_Part):
+    """The table of contents of a bundle that holds a cascade: a bundle for each of its networks, and answers of the
+    whole."""
+
+    format: Literal["plimsoll-cascade"] = "plimsoll-cascade"
+    version: Literal[1] = 1
+    name: Name
+    created: AwareDatetime
+    plimsoll: str
+    cascade: Literal["cascade.toml"] = "cascade.toml"
+    """How the networks feed each other."""
+    stages: Annotated[tuple[str, ...], Field(min_length=2, max_length=16)]
+    """The folder of each stage's bundle, in order."""
+    golden: Annotated[tuple[WholeAnswer, ...], Field(min_length=1)]
+    tolerance: _Limit
+    """How much of the whole's answer may change on another machine, from 0 to 1."""
+    origin: dict[str, JsonValue] | None = None
+    environment: dict[str, JsonValue]
+    files: dict[str, FileRecord]
+    """Every file but this one, those of the stages' bundles too."""
+
+    def check(self) -> None:
+        """Raise BundleError unless all names are safe, and all used files are listed."""
+        check_names((FILE, *self.files))
+        used = [name for each in self.golden for name in (each.picture, each.answer)]
+        for name in (self.cascade, *used, *(f"{stage}/{FILE}" for stage in self.stages)):
+            if name not in self.files:
+                raise BundleError(f"{FILE}: it refers to {name!r}, which is not among its files")
+
+
+AnyManifest = Manifest | CascadeManifest
+
+
+def read(folder: Path) -> AnyManifest:
     """Read and check the manifest in a folder; raises BundleError with what was found and what is expected."""
     try:
         content = from_json(files.read_bytes(folder / FILE, MAX_BYTES), allow_inf_nan=False)
@@ -154,7 +195,11 @@ def read(folder: Path) -> Manifest:
     except ValueError as error:
         raise BundleError(f"{FILE}: not valid JSON: {error}") from error
     try:
-        manifest = Manifest.model_validate(_upgraded(content))
+        manifest: AnyManifest = (
+            CascadeManifest.model_validate(content)
+            if isinstance(content, dict) and content.get("format") == "plimsoll-cascade"
+            else Manifest.model_validate(_upgraded(content))
+        )
     except ValidationError as error:
         raise BundleError(f"{FILE}: {explain(error)}") from error
     manifest.check()
@@ -176,7 +221,7 @@ def _upgraded(content: Any) -> dict[str, Any]:
     return content
 
 
-def dumps(manifest: Manifest) -> bytes:
+def dumps(manifest: AnyManifest) -> bytes:
     """Return the manifest as JSON."""
     return manifest.model_dump_json(indent=2).encode() + b"\n"
 

@@ -40,12 +40,22 @@ def pack(  # noqa: PLR0913 - each parameter is an option of the command
     """Pack a network, its Spec and golden answers into a bundle that runs and can be verified anywhere."""
     from plimsoll.bundle.packing import pack as pack_bundle
     from plimsoll.errors import InputError
-    from plimsoll.inference.predictor import open_model
+    from plimsoll.inference.cascade import CascadePredictor
+    from plimsoll.inference.predictor import cascade_file, load, open_model
 
     if for_ is not None and images:
         raise InputError(f"--images doesn't go with --for {for_}", "Golden pictures belong to bundles.")
     if for_ is None and set_:
         raise InputError("--set needs --for", "A bundle's options are given where it runs.")
+    if for_ is None and (file := cascade_file(model)) is not None:
+        from plimsoll.inference.cascade_bundle import pack_cascade
+
+        with load(file, spec=spec, target=target, preprocessing=preprocessing) as cascade:
+            assert isinstance(cascade, CascadePredictor)  # noqa: S101 - what `load` makes of such a file
+            golden = _golden(images, cascade.model) if images else []
+            stages = [network.opened for network in cascade.networks]
+            typer.echo(pack_cascade(cascade.stages.spec, stages, out, images=golden, force=force))
+        return
     with open_model(model, spec, target=target, preprocessing=preprocessing) as opened:
         if for_ is not None:
             written = _pack_for_triton(opened, out, options.settings(set_ or []), force=force)

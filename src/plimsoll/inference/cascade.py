@@ -1,29 +1,26 @@
 """Cascades: networks that feed each other. The first finds objects in the picture; each is turned upright by points
 inside its box, cut out, and given to the next, whose points are brought back into the picture.
 
-A cascade is a TOML file that names a network for each stage: of the zoo, a bundle or a file beside it. Its answer is a
-detector's, with the last stage's points in each box.
+Its answer is a detector's, with the last stage's points in each box.
 """
 
 from __future__ import annotations
 
 import math
 import time
-import tomllib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from plimsoll.backends.base import Objective
 from plimsoll.backends.runner import Runner
-from plimsoll.core.wording import explain
 from plimsoll.errors import InputError, PlimsollError, SpecError
+from plimsoll.inference.cascade_spec import CascadeSpec, Crop, Stage, read_cascade
 from plimsoll.inference.gestures import GESTURES, POINTS, gestures_of
 from plimsoll.inference.pictures import Picture, name_of, source
 from plimsoll.inference.predictor import Predictor, ResolvedModel, open_model
@@ -34,83 +31,11 @@ from plimsoll.preprocessing.decode import as_array, decode, orientation, read
 from plimsoll.preprocessing.decoded import decoded_pixels
 from plimsoll.spec import Spec
 from plimsoll.spec.spec import Detect, Landmarks
-from plimsoll.system import files
 from plimsoll.tasks import Answer, decoder
 from plimsoll.tasks.detect import Box, Detection
 from plimsoll.tasks.landmarks import Points
 
-MAX_BYTES = 1_000_000
-
 Positions = NDArray[np.float64]
-
-
-class Crop(BaseModel):
-    """How an object is cut out for the next stage: a square around its box, turned and shifted.
-
-    MediaPipe's `DetectionsToRectsCalculator` and `RectTransformationCalculator` with `square_long`.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    scale: Annotated[FiniteFloat, Field(gt=0.0, le=20.0)] = 1.0
-    """The square's side, in the longer sides of the box."""
-    shift: tuple[FiniteFloat, FiniteFloat] = (0.0, 0.0)
-    """How far its centre is moved, in widths and heights of the box, in the turned object's own directions."""
-    upright: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] | None = None
-    """Two of the box's points: the line from the first to the second has the direction `angle` in the crop."""
-    angle: FiniteFloat = 0.0
-    """In degrees: 0 points to the right, 90 up."""
-
-
-class Stage(BaseModel):
-    """One network."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    model: str
-    """A network of the zoo, a bundle, or a file; relative paths start beside the cascade's file."""
-    spec: str | None = None
-    """The Spec's file, for a bare model file."""
-    crop: Crop | None = None
-    """How its pictures are cut out of the picture; the first stage takes all of it."""
-    sampling: Literal["spec", "corners"] = "spec"
-    """How the first stage's picture is made: by its Spec's input steps; or as MediaPipe does, whose `ImageToTensor`
-    lays the picture's corner on the corner pixel's place. Its positions then lie half an input pixel further left and
-    up, which its networks were made with."""
-    presence: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
-    """Objects that a later stage is less sure of are dropped."""
-
-
-class CascadeSpec(BaseModel):
-    """A cascade, as its file says it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-    description: str = ""
-    labels: Literal["detector", "gestures"] = "detector"
-    """What a box is called: as the first stage calls it, or the gesture of a hand of 21 points."""
-    stages: Annotated[tuple[Stage, ...], Field(min_length=2, max_length=2)]
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.stages[0].crop is not None:
-            raise ValueError("stages: the first takes the whole picture, and has no crop")
-        if any(stage.crop is None for stage in self.stages[1:]):
-            raise ValueError("stages: all but the first need a crop")
-        return self
-
-
-def read_cascade(path: Path) -> CascadeSpec:
-    """Read a cascade's file; raises SpecError."""
-    try:
-        return CascadeSpec.model_validate(tomllib.loads(files.read_text(path, MAX_BYTES)))
-    except OSError as error:
-        raise SpecError(f"{path}: can't read the cascade: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path}: not a TOML file: {error}") from error
-    except ValidationError as error:
-        raise SpecError(f"{path}: not a cascade: {explain(error)}", "docs/tasks.md says what one holds.") from error
 
 
 @dataclass(frozen=True)
@@ -341,6 +266,8 @@ class CascadePredictor(Predictor):
         self.spec = whole_spec(spec, [network.spec for network in self.networks])
         self.task = decoder(self.spec)
         self.task.labels_stay = spec.labels != "gestures"
+        self.at_close = ExitStack()
+        """What else ends with it."""
 
     @classmethod
     def open(cls, file: Path, preprocessing: Preprocessing | None = None) -> Self:
@@ -395,15 +322,17 @@ class CascadePredictor(Predictor):
         """Close all networks."""
         for network in self.networks:
             network.close()
+        self.at_close.close()
 
 
 def whole_spec(cascade: CascadeSpec, stages: Sequence[Spec]) -> Spec:
     """Return the Spec of a cascade's answers: its first stage's input, and boxes with the last stage's points."""
-    detect, points = stages[0].output, getattr(stages[-1].output, "points", 0)
-    changes: dict[str, object] = {"points": points}
-    if cascade.labels == "gestures":
-        changes["labels"] = GESTURES
-    return stages[0].model_copy(update={"name": cascade.name, "output": detect.model_copy(update=changes)})
+    first = stages[0].output
+    assert isinstance(first, Detect)  # noqa: S101 - checked by CascadeStages
+    labels, points = GESTURES if cascade.labels == "gestures" else first.labels, getattr(stages[-1].output, "points", 0)
+    # No network has this head: it is one that may have points.
+    whole = Detect(head="yolov8", labels=labels, confidence=first.confidence, points=points)
+    return stages[0].model_copy(update={"name": cascade.name, "output": whole})
 
 
 def _opened(stage: Stage, folder: Path, preprocessing: Preprocessing | None) -> ResolvedModel:

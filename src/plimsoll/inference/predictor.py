@@ -20,7 +20,7 @@ from plimsoll.backends.base import Objective
 from plimsoll.backends.runner import Runner
 from plimsoll.core.model import Model
 from plimsoll.core.target import REFERENCE_TARGET, Target
-from plimsoll.errors import InputError, ModelError, PlimsollError, SpecError
+from plimsoll.errors import HoldsCascadeError, InputError, ModelError, PlimsollError, SpecError
 from plimsoll.importers.base import Converter
 from plimsoll.inference.frames import Frame, answer_worst
 from plimsoll.inference.pictures import Picture, source
@@ -176,7 +176,7 @@ class Predictor:
     def __init__(
         self, opened: ResolvedModel, *, options: Mapping[str, str] | None = None, cores: int | None = None
     ) -> None:
-        self._opened = opened
+        self.opened = opened
         self.options = dict(options or {})
         self.cores = cores or host.cores()
         self._runners: dict[Objective, Runner] = {}
@@ -202,7 +202,7 @@ class Predictor:
         with self._lock:
             if objective not in self._runners:
                 self._runners[objective] = Runner.open(
-                    self._opened.model, self.target, objective=objective, options=self.options, cores=self.cores
+                    self.opened.model, self.target, objective=objective, options=self.options, cores=self.cores
                 )
             return self._runners[objective]
 
@@ -264,7 +264,7 @@ class Predictor:
         """Close the sessions and remove unpacked files."""
         for runner in self._runners.values():
             runner.close()
-        self._opened.close()
+        self.opened.close()
 
     def __enter__(self) -> Self:
         return self
@@ -275,12 +275,20 @@ class Predictor:
         self.close()
 
 
-def _cascade(reference: str) -> Path | None:
+def cascade_file(reference: str) -> Path | None:
     """Return the file of a cascade, of the zoo or the user's own; None for anything else."""
     if reference in catalog.cascades():
         return catalog.cascade_file(reference)
     path = Path(reference)
     return path if path.suffix.lower() == ".toml" and path.is_file() else None
+
+
+def _require_no_settings(model: object, *settings: object) -> None:
+    if any(settings):
+        raise InputError(
+            f"{model}: a cascade's networks have their own Specs, targets and settings",
+            "Give none; `plimsoll ship` chooses targets for all networks together.",
+        )
 
 
 def load(
@@ -299,21 +307,23 @@ def load(
     >>> with load("open_nsfw") as model:  # doctest: +SKIP
     ...     model.predict("photo.jpg").score
     """
-    if (cascade := _cascade(os.fspath(model))) is not None:
+    if (cascade := cascade_file(os.fspath(model))) is not None:
         from plimsoll.inference.cascade import CascadePredictor  # It imports this module, and few calls need it.
 
-        if spec is not None or target is not None or options:
-            raise InputError(
-                f"{model}: a cascade's networks have their own Specs, targets and settings",
-                "Give none; `plimsoll ship` chooses targets for all networks together.",
-            )
+        _require_no_settings(model, spec, target, options)
         return CascadePredictor.open(cascade, preprocessing)
-    opened = open_model(
-        os.fspath(model),
-        Path(spec) if spec is not None else None,
-        target=Target.parse(target) if isinstance(target, str) else target,
-        preprocessing=preprocessing,
-    )
+    try:
+        opened = open_model(
+            os.fspath(model),
+            Path(spec) if spec is not None else None,
+            target=Target.parse(target) if isinstance(target, str) else target,
+            preprocessing=preprocessing,
+        )
+    except HoldsCascadeError:
+        from plimsoll.inference.cascade_bundle import open_cascade  # As above.
+
+        _require_no_settings(model, spec, target, options)
+        return open_cascade(Path(model), preprocessing)
     try:
         return Predictor(opened, options=options)
     except PlimsollError:

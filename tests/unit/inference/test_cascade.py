@@ -16,7 +16,8 @@ from helpers.answer_networks import draw, network, saved, spec_of
 from plimsoll import load
 from plimsoll.benchmark import SystemUnderTest, footprint, profile
 from plimsoll.errors import InputError, SpecError
-from plimsoll.inference.cascade import CascadePredictor, Crop, Square, read_cascade, square_of
+from plimsoll.inference.cascade import CascadePredictor, Square, square_of
+from plimsoll.inference.cascade_spec import Crop, read_cascade
 from plimsoll.inference.gestures import gesture_of, gestures_of
 from plimsoll.inference.predictor import open_model
 from plimsoll.preprocessing import PixelArray
