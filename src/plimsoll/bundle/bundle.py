@@ -137,6 +137,14 @@ class Bundle(_OpenedFiles):
             return tensor_file.read(self.file(name))
 
 
+def open_any(path: Path) -> Bundle | CascadeBundle:
+    """Open a bundle of either kind; raises BundleError."""
+    try:
+        return Bundle.open(path)
+    except HoldsCascadeError:
+        return CascadeBundle.open(path)
+
+
 @contextmanager
 def errors_about(path: Path) -> Iterator[None]:
     """Name the bundle in every BundleError, and turn an OSError into one."""

@@ -35,9 +35,21 @@ def inspect(
     """Show what a network consists of: inputs, outputs, operators, parameters, and the arithmetic for one picture."""
     from rich.console import Console
 
+    from plimsoll.inference.cascade_bundle import open_whole
     from plimsoll.inference.predictor import open_model
     from plimsoll.onnx.inspection import inspect as look_into
 
+    if spec is None and not graph and (whole := open_whole(model)) is not None:
+        with whole:
+            inspections = [look_into(network.model) for network in whole.networks]
+        if json_:
+            stages = [inspection.to_dict() for inspection in inspections]
+            typer.echo(json.dumps({"cascade": whole.stages.spec.model_dump(mode="json"), "stages": stages}, indent=2))
+            return
+        for inspection in inspections:
+            _show(inspection, Console())
+            typer.echo()
+        return
     with open_model(model, spec) as opened:
         if graph:
             _show_graph(opened.model.source)

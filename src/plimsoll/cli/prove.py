@@ -16,6 +16,8 @@ from plimsoll.core.wording import printable
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from plimsoll.core.budget import Budget as BudgetLimits
+    from plimsoll.inference.cascade import CascadePredictor
     from plimsoll.prove import Layer, Proof
     from plimsoll.prove.contract import ContractCheck
 
@@ -81,6 +83,7 @@ def prove(  # noqa: PLR0913 - each parameter is an option of the command
     from plimsoll.cli.output import Progress
     from plimsoll.core.budget import Budget
     from plimsoll.errors import CheckError
+    from plimsoll.inference.cascade_bundle import open_whole
     from plimsoll.inference.images import check_exist, find_images
     from plimsoll.inference.predictor import open_model
     from plimsoll.prove import prove as run
@@ -89,6 +92,9 @@ def prove(  # noqa: PLR0913 - each parameter is an option of the command
     limits = Budget.parse(budget) if budget else None
     check_exist(images)
     with ExitStack() as stack:
+        if (pair := [open_whole(reference), open_whole(other)])[0] is not None and pair[1] is not None:
+            _prove_cascade(stack.enter_context(pair[0]), stack.enter_context(pair[1]), images, limits, json_=json_)
+            return
         first = stack.enter_context(open_model(reference, spec_a, target=target_a, preprocessing=preprocessing_a))
         second = stack.enter_context(open_model(other, spec_b, target=target_b, preprocessing=preprocessing_b))
         if second.model.spec is None:
@@ -116,6 +122,33 @@ def prove(  # noqa: PLR0913 - each parameter is an option of the command
         _show(proof, contract)
     if not proof.passed:
         raise CheckError(*proof.refusal())
+
+
+def _prove_cascade(
+    first: CascadePredictor, second: CascadePredictor, images: list[str], limits: BudgetLimits | None, *, json_: bool
+) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    from plimsoll.cli.output import checks_table
+    from plimsoll.errors import CheckError
+    from plimsoll.inference.images import find_images
+    from plimsoll.prove.cascade import prove_cascade
+
+    proof = prove_cascade(first, second, list(find_images(images, first.spec.input.decode.formats)), limits)
+    if json_:
+        typer.echo(proof.report().to_json())
+    else:
+        console = Console(highlight=False)
+        mark = Text("✓ proven  ", style="bold green") if proof.passed else Text("✗ not proven  ", style="bold red")
+        console.print(mark + Text(proof.headline, style="bold"), soft_wrap=True)
+        console.print(checks_table(proof.checks))
+        for line in proof.network_lines():
+            console.print(Text(printable(line, 500)), soft_wrap=True)
+        for path, reason in proof.unanswered[:5]:
+            console.print(Text(f"  {printable(path, 300)}: {printable(reason, 300)}", style="dim"), soft_wrap=True)
+    if not proof.passed:
+        raise CheckError(f"{second.spec.name}: the whole cascade misses the budget", "The table says by how much.")
 
 
 def _show(proof: Proof, contract: ContractCheck | None) -> None:

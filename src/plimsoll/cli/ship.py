@@ -114,9 +114,9 @@ def ship(  # noqa: PLR0913 - each parameter is an option of the command
     """
     from plimsoll.bundle import check_destination
     from plimsoll.inference.images import check_exist, find_images
-    from plimsoll.inference.predictor import open_model
     from plimsoll.prove.run import budget_for
-    from plimsoll.ship import Pictures, Search, export
+    from plimsoll.ship import Pictures, export
+    from plimsoll.ship.cascade import keyed, open_subject, search_for
     from plimsoll.ship.split import split
     from plimsoll.ship.store import WorkFolder
     from plimsoll.system.cache import cache_folder
@@ -125,14 +125,16 @@ def ship(  # noqa: PLR0913 - each parameter is an option of the command
     check_exist(images)
     config = _config(_targets(targets), (calibrators, calibration), budget, objective, (time, measure, min_gain))
     config = replace(config, accept_accuracy=accept_accuracy)
-    with open_model(model, spec) as resolved:
+    root = work or cache_folder() / "ship"
+    with open_subject(model, spec, root) as resolved:
         if not budget:
             config = replace(config, budget=budget_for(resolved.model.require_spec().output))
         truths = options.labels_of(labels, resolved.model.require_spec(), images)
-        parts = split(find_images(images, resolved.model.require_spec().input.decode.formats), max_images)
-        folder = WorkFolder.of(work or cache_folder() / "ship", resolved.model, parts)
+        formats = resolved.model.require_spec().input.decode.formats
+        parts = keyed(resolved, split(find_images(images, formats), max_images))
+        folder = WorkFolder.of(root, resolved.model, parts)
         with folder.locked():
-            search = Search(resolved, parts, folder, config, truths)
+            search = search_for(resolved, parts, folder, config, truths)
             _make_toolchains(config.targets)
             result = _run(search, sys.stdout.isatty())
             command = ["plimsoll", *sys.argv[1:]]

@@ -24,9 +24,17 @@ app = typer.Typer(
 def show(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A zoo name, a bundle, or a Spec file (.toml).")],
 ) -> None:
-    """Print a Spec as TOML."""
+    """Print a Spec as TOML; of a cascade its file, and the Specs of its networks."""
+    from plimsoll.inference.cascade_bundle import open_whole
+    from plimsoll.inference.cascade_spec import is_cascade, write_cascade
     from plimsoll.spec import files
 
+    if (Path(model).suffix.lower() != ".toml" or is_cascade(Path(model))) and (whole := open_whole(model)) is not None:
+        with whole:
+            typer.echo(write_cascade(whole.stages.spec))
+            for number, network in enumerate(whole.networks, 1):
+                typer.echo(f"# Stage {number}:\n{files.dumps(network.spec)}")
+        return
     typer.echo(files.dumps(_read(model)), nl=False)
 
 

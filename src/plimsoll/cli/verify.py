@@ -24,17 +24,14 @@ def verify(
 
     Exits with code 1 if it does not.
     """
-    from plimsoll.bundle import Bundle, CascadeBundle
+    from plimsoll.bundle import Bundle, open_any
     from plimsoll.bundle.golden import verify as run
-    from plimsoll.errors import CheckError, HoldsCascadeError
+    from plimsoll.errors import CheckError
     from plimsoll.inference.cascade_bundle import verify_cascade
 
-    try:
-        with Bundle.open(bundle) as opened:
-            report, files = run(opened), len(opened.manifest.files)
-    except HoldsCascadeError:
-        with CascadeBundle.open(bundle) as cascade:
-            report, files = verify_cascade(cascade), len(cascade.manifest.files)
+    with open_any(bundle) as opened:
+        report = run(opened) if isinstance(opened, Bundle) else verify_cascade(opened)
+        files = len(opened.manifest.files)
     if json_:
         typer.echo(report.to_json())
     else:

@@ -16,6 +16,7 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from plimsoll.backends.base import Objective
 from plimsoll.backends.runner import Runner
@@ -35,6 +36,7 @@ from plimsoll.tasks import Answer, decoder
 from plimsoll.tasks.detect import Box, Detection
 from plimsoll.tasks.landmarks import Points
 
+_MOST_INPUTS = 32
 Positions = NDArray[np.float64]
 
 
@@ -270,14 +272,13 @@ class CascadePredictor(Predictor):
         """What else ends with it."""
 
     @classmethod
-    def open(cls, file: Path, preprocessing: Preprocessing | None = None) -> Self:
+    def open(cls, file: Path, preprocessing: Preprocessing | None = None, cores: int | None = None) -> Self:
         """Open all networks that a cascade's file names; `preprocessing` overrides that of bundles. Raises SpecError,
         ModelError or BundleError."""
         spec = read_cascade(file)
         with ExitStack() as stack:
-            cascade = cls(
-                spec, [stack.enter_context(_opened(stage, file.parent, preprocessing)) for stage in spec.stages]
-            )
+            opened = [stack.enter_context(_opened(stage, file.parent, preprocessing)) for stage in spec.stages]
+            cascade = cls(spec, opened, cores=cores)
             stack.pop_all()
         return cascade
 
@@ -317,6 +318,27 @@ class CascadePredictor(Predictor):
         del batch, observe
         given = (PixelArray(each, colour) if isinstance(each, np.ndarray) else each for each in pictures)
         return _CascadeStream(self, threshold).run(given)
+
+    def answer_from(self, picture: Picture, threshold: float) -> Detection:
+        """Answer one picture, with boxes from another score on than the Spec's."""
+        return self.stages.answer(picture, None, threshold)
+
+    def write_inputs(self, picture: Picture, folder: Path, name: str) -> tuple[list[list[str]], list[float]]:
+        """Write what each network reads of a picture, as PNG files; return them, at most 32 for each network, and the
+        seconds that each network took. Raises as `predict` does."""
+        inputs: list[list[str]] = [[] for _ in self.networks]
+        spent = [0.0] * len(inputs)
+
+        def watch(stage: int, pixels: PixelArray, seconds: dict[str, float]) -> None:
+            spent[stage] += sum(seconds.values())
+            if len(inputs[stage]) < _MOST_INPUTS:
+                file = folder / f"{stage + 1}" / f"{name}-{len(inputs[stage]) + 1}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels.samples).save(file, compress_level=1)
+                inputs[stage].append(str(file))
+
+        self.stages.answer(picture, None, None, watch)
+        return inputs, spent
 
     def close(self) -> None:
         """Close all networks."""

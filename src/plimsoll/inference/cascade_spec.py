@@ -86,6 +86,14 @@ def read_cascade(path: Path) -> CascadeSpec:
         raise SpecError(f"{path}: not a cascade: {explain(error)}", "docs/tasks.md says what one holds.") from error
 
 
+def is_cascade(path: Path) -> bool:
+    """Tell whether a TOML file is a cascade's, not a Spec's."""
+    try:
+        return "stages" in tomllib.loads(files.read_text(path, MAX_BYTES))
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError):
+        return False
+
+
 def write_cascade(cascade: CascadeSpec) -> str:
     """Return a cascade as TOML."""
     return tomli_w.dumps(cascade.model_dump(mode="json", exclude_none=True))

@@ -99,7 +99,7 @@ def _resolve(reference: str, given: Spec | None, import_folder: Path | None) -> 
             "`plimsoll predict` and `plimsoll.load` answer with cascades; give one of its networks here.",
         )
     path = Path(reference)
-    if _is_bundle(path):
+    if is_bundle(path):
         return _open_bundle(path, given)
     if import_folder is not None and _has_converter(path):
         from plimsoll.importers.conversion import import_model  # needed by few calls
@@ -120,7 +120,7 @@ def _resolve(reference: str, given: Spec | None, import_folder: Path | None) -> 
     return ResolvedModel(model, backends.default_target(model))
 
 
-def _is_bundle(path: Path) -> bool:
+def is_bundle(path: Path) -> bool:
     """Tell whether a path is a .zip, or a folder with a manifest or that no importer knows."""
     if path.suffix.lower() == ".zip":
         return path.exists()
@@ -159,6 +159,13 @@ def _open_bundle(path: Path, given: Spec | None) -> ResolvedModel:
     return ResolvedModel(
         model, bundle.target, bundle.preprocessing, bundle.scaled_sides, bundle.manifest.origin, bundle
     )
+
+
+def imported(model: Model, folder: Path) -> Model:
+    """Return a model of another format converted to ONNX in `folder`; raises what `import_model` raises."""
+    from plimsoll.importers.conversion import import_model  # needed by few calls
+
+    return import_model(model.path, folder, spec=model.require_spec()).model
 
 
 def _near(reference: str) -> str:

@@ -2,6 +2,7 @@
 differs.
 
     run               prove(): from two models and pictures to a Proof
+    cascade           prove_cascade(): each network of a cascade, and the whole
     proof             Proof: what was measured, the verdict, the cause
     paired_answers    both models' answers to every picture, also with preprocessing and network exchanged
     comparison        `Comparison`: how decoded answers differ; bounds for what the sample says of all other pictures

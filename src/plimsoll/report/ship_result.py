@@ -111,6 +111,17 @@ class StageTimes(ResultModel):
     winner: dict[str, Figure] = Field(default_factory=dict)
 
 
+class NetworkTrials(ResultModel):
+    """One network of a cascade: its candidates, tried on what the reference cascade gives it to read."""
+
+    name: str
+    share: Figure = math.nan
+    """Of the reference cascade's time in its networks."""
+    pictures: int = 0
+    """How many validated: pictures, or what was cut out of them."""
+    trials: tuple[Trial, ...] = ()
+
+
 class ShipResult(ResultModel):
     """Everything that a `ship` found."""
 
@@ -141,6 +152,8 @@ class ShipResult(ResultModel):
     stages: StageTimes = StageTimes()
     infinite_network_images_per_second: Figure = math.nan
     """Pictures a second if the winner's network took no time."""
+    networks: tuple[NetworkTrials, ...] = ()
+    """Of a cascade: what was tried of each network, before the whole was."""
     commands: tuple[str, ...] = ()
     """What repeats the work."""
     seconds: Figure = math.nan

@@ -3,9 +3,10 @@ them, and the page shows them."""
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import PlainSerializer, PlainValidator, computed_field, model_validator
@@ -40,10 +41,19 @@ class Candidate:
     """For calibrated targets: minmax, percentile …"""
     float_layers: int = 0
     """Mixed precision: how many of the layers that suffer most from quantization stay in float32."""
+    stages: tuple[Candidate, ...] = ()
+    """Of a cascade: what each network is; all else here is that of the one that lies farthest from the reference."""
+
+    @classmethod
+    def of_cascade(cls, stages: Sequence[Candidate]) -> Candidate:
+        """Return the candidate that a cascade of these is."""
+        return replace(max(stages, key=lambda stage: stage.distance), stages=tuple(stages))
 
     @property
     def name(self) -> str:
         """For people: `onnxruntime:cpu:int8 percentile, fast preprocessing, folded, 5 layers in float32`."""
+        if self.stages:
+            return "; ".join(f"{number}: {stage.name}" for number, stage in enumerate(self.stages, 1))
         target = f"{self.target} {self.calibrator}" if self.calibrator else str(self.target)
         parts = (target, f"{self.preprocessing} preprocessing", "folded" if self.folded else "", self.mixture)
         return ", ".join(part for part in parts if part)
@@ -58,6 +68,9 @@ class Candidate:
     @property
     def key(self) -> str:
         """For files: letters, digits, dashes."""
+        if self.stages:
+            digest = hashlib.sha256("+".join(stage.key for stage in self.stages).encode()).hexdigest()
+            return f"cascade-{digest[:12]}"
         mixture = f"float{self.float_layers}" if self.float_layers else ""
         folding = "folded" if self.folded else "plain"
         parts = (self.preprocessing, folding, *str(self.target).split(":"), self.calibrator, mixture)
@@ -66,6 +79,8 @@ class Candidate:
     @property
     def distance(self) -> int:
         """In how many respects it differs from the reference: fewer is simpler."""
+        if self.stages:
+            return sum(stage.distance for stage in self.stages)
         other_precision = (self.target.precision != "float32") + (self.float_layers > 0)
         other_runtime = self.target.runtime != REFERENCE_TARGET.runtime
         return ("reference", "fast", "scaled").index(self.preprocessing) + self.folded + other_precision + other_runtime

@@ -7,16 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from plimsoll.bundle import CascadeBundle
 from plimsoll.core.target import Target
 from plimsoll.errors import CheckError, ImageError, InputError, ModelError, PlimsollError
+from plimsoll.inference.cascade import CascadePredictor
+from plimsoll.inference.cascade_bundle import open_whole, verify_cascade
 from plimsoll.inference.frames import Frame, answer_worst
 from plimsoll.inference.predictor import Predictor, ResolvedModel, open_model
 from plimsoll.preprocessing import ImageGeometry, PixelArray
+from plimsoll.report.report import Report
 from plimsoll.serve.messages import Problem
 from plimsoll.tasks import Answer
 from plimsoll.tasks.segment import Segmentation
@@ -93,6 +97,8 @@ class ModelExecutor:
         """Open the model of a worker's configuration; with `verify`, its golden vectors must pass first. Raises what
         opening it raises."""
         spec = config["spec"]
+        if not spec and (cascade := open_whole(config["model"], config["threads"])) is not None:
+            return _CascadeExecutor.of(cascade, config)
         opened = open_model(
             config["model"],
             Path(spec) if spec else None,
@@ -242,6 +248,58 @@ class ModelExecutor:
         self._predictor.close()
 
 
+class _CascadeExecutor(ModelExecutor):
+    """An open cascade: pictures in, rows out; it has no tensors of its own."""
+
+    def __init__(self, predictor: CascadePredictor) -> None:
+        self._opened, self._predictor = predictor.opened, predictor
+        self._runner = predictor.runner("throughput")
+
+    @classmethod
+    def of(cls, predictor: CascadePredictor, config: Mapping[str, Any]) -> Self:
+        """Take an open cascade; with `verify`, the golden vectors of its bundle must pass first."""
+        try:
+            if config["target"] or config["preprocessing"] or config["options"]:
+                raise InputError("a cascade's networks have their own targets and settings", "Give none.")
+            if config["verify"] and Path(config["model"]).exists() and not config["model"].endswith(".toml"):
+                with CascadeBundle.open(Path(config["model"])) as bundle:
+                    _require_passed(verify_cascade(bundle))
+            return cls(predictor)
+        except PlimsollError:
+            predictor.close()
+            raise
+
+    def metadata(self) -> dict[str, Any]:
+        targets = dict.fromkeys(str(network.target) for network in self._predictor.networks)
+        return super().metadata() | {"inputs": [], "outputs": [], "target": ", ".join(targets), "bundle": None}
+
+    def warm_up(self, size: int) -> None:
+        """Do nothing: its networks read one picture at a time."""
+        del size
+
+    def prepare(self, data: bytes) -> PreparedPicture:
+        """Return the file's bytes: what each network reads follows from the one before."""
+        return PreparedPicture(np.frombuffer(data, np.uint8), None, None, 0.0)
+
+    def run_pictures(self, batch: Sequence[PictureItem]) -> StageSeconds:
+        started = time.perf_counter()
+        for item in batch:
+            try:
+                if item.raw or item.prepared.tensor is None:
+                    raise InputError(_NO_TENSORS, "Ask /v1/predict for its answers.")
+                answer = self._predictor.predict(item.prepared.tensor.tobytes(), threshold=item.threshold)
+                item.row = _row(answer, item)
+            except PlimsollError as error:
+                item.fail(Problem.of(error))
+        return StageSeconds(infer=time.perf_counter() - started)
+
+    def run_tensors(self, batch: Sequence[TensorItem]) -> StageSeconds:
+        for item in batch:
+            item.fail(Problem.of(InputError(_NO_TENSORS, "Send pictures, or serve one of its networks.")))
+        return StageSeconds()
+
+
+_NO_TENSORS = "a cascade of networks has no input or output tensors of its own"
 _Item = TypeVar("_Item", bound=BatchItem)
 
 
@@ -270,7 +328,10 @@ def _verify(opened: ResolvedModel) -> None:
         return
     from plimsoll.bundle.golden import verify
 
-    report = verify(opened.bundle)
+    _require_passed(verify(opened.bundle))
+
+
+def _require_passed(report: Report) -> None:
     if not report.passed:
         failed = [
             f"{check.name} {check.judged:.3g} (limit {check.limit:g})" for check in report.checks if not check.passed

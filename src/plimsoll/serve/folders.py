@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from plimsoll.bundle import Bundle
+from plimsoll.bundle import Bundle, open_any
 from plimsoll.core.target import REFERENCE_TARGET, Target
 from plimsoll.system.cache import cache_folder
 
@@ -116,22 +116,23 @@ class Snapshot:
         path = Path(reference)
         if not (path.is_dir() or path.suffix.lower() == ".zip"):
             return cls(reference, path.stat().st_size if path.is_file() else 0)
-        with Bundle.open(path) as bundle:
+        with open_any(path) as bundle:
             copy = tempfile.mkdtemp(prefix="bundle-", dir=parent)
             try:
                 shutil.copytree(bundle.folder, copy, dirs_exist_ok=True)
             except BaseException:
                 shutil.rmtree(copy, ignore_errors=True)
                 raise
-            return cls(copy, bundle.model.size, copy)
+            size = sum(record.size for record in bundle.manifest.files.values())
+            return cls(copy, bundle.model.size if isinstance(bundle, Bundle) else size, copy)
 
     def target(self) -> Target:
         """Return the target that a bundle was packed for; anything else runs on the reference target by
         default."""
         if not Path(self.reference).is_dir():
             return REFERENCE_TARGET
-        with Bundle.open(Path(self.reference)) as bundle:
-            return bundle.target
+        with open_any(Path(self.reference)) as bundle:
+            return bundle.target if isinstance(bundle, Bundle) else REFERENCE_TARGET
 
     @property
     def is_gone(self) -> bool:

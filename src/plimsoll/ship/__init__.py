@@ -2,6 +2,7 @@
 budget.
 
 search      `Search`, one run: explore, final benchmark, test, result
+cascade     `CascadeSearch`: the networks of a cascade, each by itself and then the whole
 config      `SearchConfig`: what the user asks; default targets
 strategy    the search space; which candidates are tried in which order, and which wins
 split       calibration, validation and test part of the images

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from plimsoll.bundle.packing import pack
+from plimsoll.inference.cascade_bundle import pack_cascade
 from plimsoll.report.page import render
 from plimsoll.report.report import Report
 from plimsoll.report.ship_result import ShipResult
@@ -54,7 +55,7 @@ def export(
     """
     pictures = pictures or Pictures()
     candidate = result.shipped.candidate
-    network, table = search.network(candidate), search.table(candidate)
+    table = search.table(candidate)
     commands = results.repeat_commands(command, out, table is not None)
     whole = result.model_copy(update={"commands": commands})
     packed = whole if pictures.in_report else _shareable(search, result, command, out)
@@ -66,17 +67,22 @@ def export(
     formats = model.require_spec().input.decode.formats
     with tempfile.TemporaryDirectory(prefix="plimsoll-golden-") as folder:
         golden = results.golden_pictures(result, formats) if pictures.golden else []
-        pack(
-            network,
-            candidate.target,
-            out,
-            preprocessing=candidate.preprocessing,
-            scaled_sides=search.scaled_sides if candidate.preprocessing == "scaled" else None,
-            images=[_numbered(picture, number, Path(folder)) for number, picture in enumerate(golden, 1)],
-            origin=search.resolved.origin,
-            force=force,
-            extras=extras,
-        )
+        images = [_numbered(picture, number, Path(folder)) for number, picture in enumerate(golden, 1)]
+        first, *_ = deployments = search.deployments(candidate)
+        if search.cascade is not None:
+            pack_cascade(search.cascade, deployments, out, images=images, extras=extras, force=force)
+        else:
+            pack(
+                first.model,
+                first.target,
+                out,
+                preprocessing=first.preprocessing,
+                scaled_sides=first.scaled_sides,
+                images=images,
+                origin=first.origin,
+                force=force,
+                extras=extras,
+            )
     whole_report = results.report(whole, model)
     page = search.work.path / "report.html"
     page.write_text(render(whole_report), encoding="utf-8")

@@ -35,6 +35,7 @@ from plimsoll.ship.preparation import (
     BuildJob,
     CalibrateJob,
     CheckContractJob,
+    CropJob,
     LintJob,
     RankLayersJob,
     WriteTensorsJob,
@@ -66,7 +67,8 @@ AnyJob = Annotated[
     | LintJob
     | RankLayersJob
     | WriteTensorsJob
-    | BuildJob,
+    | BuildJob
+    | CropJob,
     Field(discriminator="kind"),
 ]
 Result = TypeVar("Result", bound=BaseModel)
@@ -204,8 +206,11 @@ class JobRunner:
         return replace(self._limits, seconds=self._limits.seconds * (1 + patience * len(pictures)))
 
     def _run(self, name: str, job: Job[Result], limits: ProcessLimits) -> Result:
-        context = JobContext.of(self._model, self._work.built, self.artifacts, self._config.objective)
-        return run_in_own_process(context, job, self._work.job_folder(name), limits)
+        return run_in_own_process(self.context(), job, self._work.job_folder(name), limits)
+
+    def context(self) -> JobContext:
+        """Return what all jobs know now."""
+        return JobContext.of(self._model, self._work.built, self.artifacts, self._config.objective)
 
     def prepare(self, candidate: Candidate) -> None:
         """Prepare what a candidate is built from, where it isn't there yet: tables, tensors, the ranking of the layers;

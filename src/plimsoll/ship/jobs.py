@@ -25,6 +25,8 @@ from plimsoll import backends
 from plimsoll.benchmark import BenchmarkResult, Offline, SingleStream, SystemUnderTest, bench, profile
 from plimsoll.core.model import Model, ModelRecord
 from plimsoll.errors import ImageError, PlimsollError
+from plimsoll.inference.cascade import CascadePredictor
+from plimsoll.inference.cascade_spec import CascadeSpec
 from plimsoll.inference.drawing import thumbnail
 from plimsoll.inference.predictor import Predictor, ResolvedModel
 from plimsoll.preprocessing import Preprocessor
@@ -58,6 +60,9 @@ class JobContext(BaseModel):
     artifacts: Artifacts = Artifacts()
     objective: Objective = "throughput"
     cores: int = Field(default_factory=host.cores)
+    cascade: CascadeSpec | None = None
+    stages: tuple[JobContext, ...] = ()
+    """Of a cascade: the contexts of its networks; `network` is the first, with the whole's Spec."""
 
     @classmethod
     def of(
@@ -83,9 +88,17 @@ class JobContext(BaseModel):
         return folder / name
 
     def predictor(self, candidate: Candidate) -> Predictor:
-        """Open a candidate, building its network if need be."""
+        """Open a candidate, building its networks if need be."""
+        if self.cascade is None:
+            return Predictor(self.resolved(candidate), cores=self.cores)
+        candidates = candidate.stages or (REFERENCE,) * len(self.stages)
+        opened = [stage.resolved(own) for stage, own in zip(self.stages, candidates, strict=True)]
+        return CascadePredictor(self.cascade, opened, cores=self.cores)
+
+    def resolved(self, candidate: Candidate) -> ResolvedModel:
+        """Return a candidate of a single network, built if need be."""
         network = build.network(self.model, candidate, self.built, self.artifacts)
-        return Predictor(ResolvedModel(network, candidate.target, candidate.preprocessing), cores=self.cores)
+        return ResolvedModel(network, candidate.target, candidate.preprocessing)
 
     def bench(self, systems: Sequence[SystemUnderTest], pictures: Sequence[str], seconds: float) -> BenchmarkResult:
         """Measure in turns what the objective asks for."""
@@ -175,7 +188,7 @@ class TryJob(Job[TryResult]):
                 result = context.bench(systems, self.pictures, self.seconds)
             measured = Measurements(
                 speed=_speeds(result)[name],
-                size_bytes=predictor.model.size,
+                size_bytes=predictor.size,
                 build_seconds=built - started,
                 load_seconds=loaded - built,
                 peak_bytes=peak if peak is not None else math.nan,

@@ -1,10 +1,11 @@
 """The jobs that prepare what candidates are built from: calibration tables, tensors for a runtime's own calibration,
-the ranking of the layers; and the one that builds a candidate without a search."""
+the ranking of the layers, what the networks of a cascade read; and the one that builds a candidate without a search."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 
 from plimsoll import quantize
 from plimsoll.core.model import ModelRecord
-from plimsoll.errors import InputError
+from plimsoll.errors import InputError, PlimsollError
+from plimsoll.inference.cascade import CascadePredictor
 from plimsoll.inference.predictor import ResolvedModel
 from plimsoll.prove.contract import check_contract
 from plimsoll.report.measurements import Figure, ResultModel
@@ -93,6 +95,39 @@ class CheckContractJob(Job[ContractFindings]):
         reference = ResolvedModel(context.model, REFERENCE.target, REFERENCE.preprocessing)
         check = check_contract(reference, self.pictures, self.labels, cores=context.cores)
         return ContractFindings(accuracy=check.in_words if check.count else "", problem=check.problem)
+
+
+class Crops(ResultModel):
+    """What the networks of a cascade read of some pictures."""
+
+    files: tuple[tuple[tuple[str, ...], ...], ...]
+    """Of each network, for each picture: PNG files."""
+    seconds: tuple[Figure, ...]
+    """How long each network took in all, with preparing and reading its outputs."""
+
+
+class CropJob(Job[Crops]):
+    """Write what the networks of the reference cascade read."""
+
+    result_model = Crops
+
+    kind: Literal["crop"] = "crop"
+    pictures: tuple[str, ...]
+    folder: Path
+
+    def run(self, context: JobContext) -> Crops:
+        with context.predictor(REFERENCE) as predictor:
+            assert isinstance(predictor, CascadePredictor)  # noqa: S101 - only cascades have such a job
+            files: list[list[tuple[str, ...]]] = [[] for _ in predictor.networks]
+            spent = [0.0] * len(files)
+            for number, picture in enumerate(self.pictures):
+                inputs, seconds = [[] for _ in files], [0.0] * len(files)
+                with suppress(PlimsollError):
+                    inputs, seconds = predictor.write_inputs(picture, self.folder, str(number))
+                for stage, own in enumerate(inputs):
+                    files[stage].append(tuple(own))
+                    spent[stage] += seconds[stage]
+        return Crops(files=tuple(map(tuple, files)), seconds=tuple(spent))
 
 
 class LintFindings(ResultModel):

@@ -20,9 +20,10 @@ from plimsoll.report import summary
 from plimsoll.report.measurements import Speed
 from plimsoll.report.report import HEADLINE, Report, environment
 from plimsoll.report.ship_result import PictureChange, PictureScore, ShipResult, Symbol, WorstPicture
-from plimsoll.report.trial import Trial
+from plimsoll.report.trial import Candidate, Trial
 from plimsoll.ship.config import REFERENCE
 from plimsoll.ship.evaluation import ComparedPicture
+from plimsoll.ship.jobs import Answer
 from plimsoll.spec.spec import Classify, Output
 from plimsoll.spec.steps import Decode
 
@@ -166,3 +167,16 @@ def report(result: ShipResult, model: Model) -> Report:
         },
         details=result.model_dump(mode="json"),
     )
+
+
+def with_names(warning: str, candidates: Sequence[Candidate]) -> str:
+    """Put the names that people know in the place of keys."""
+    for candidate in candidates:
+        warning = warning.replace(candidate.key, candidate.name)
+    return warning
+
+
+def renamed(answers: Sequence[Answer], pictures: Sequence[str]) -> list[Answer]:
+    """Return answers under the pictures' present paths: in an earlier run they may have been elsewhere, but were split
+    in the same order."""
+    return [answer.model_copy(update={"path": picture}) for answer, picture in zip(answers, pictures, strict=True)]

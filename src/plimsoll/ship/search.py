@@ -6,13 +6,15 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from plimsoll.core.model import Model
 from plimsoll.errors import InputError, PlimsollError
+from plimsoll.inference.cascade_spec import CascadeSpec
 from plimsoll.inference.predictor import ResolvedModel
+from plimsoll.preprocessing import Preprocessing
 from plimsoll.prove.classifications import default_thresholds
 from plimsoll.prove.labels import label_of
 from plimsoll.report.measurements import Evaluation
@@ -75,6 +77,9 @@ class _Decision:
 class Search:
     """One run of `ship`: knows the work folder and what has been found so far."""
 
+    cascade: CascadeSpec | None = None
+    """How networks feed each other, where there are several."""
+
     def __init__(
         self,
         resolved: ResolvedModel,
@@ -98,7 +103,7 @@ class Search:
             )
         self._output = resolved.model.require_spec().output
         self._truths = truths
-        self._runner = JobRunner(resolved.model, split, work, config, self.notes.append)
+        self.runner = JobRunner(resolved.model, split, work, config, self.notes.append)
         self._reasons: Reasons = {}
         """Why candidates that were measured don't ship."""
         self.scaled_sides = scaled_sides(resolved.model.require_spec().input, (*split.validation, *split.test))
@@ -115,22 +120,11 @@ class Search:
         Raises JobError where even the reference can't answer, InputError for a calibration table that doesn't fit.
         """
         started = time.monotonic()
-        self._runner.progress = progress
+        self.runner.progress = progress
         self._check_table()
         self._check_contract()
-        pictures = (*self.split.validation, *self.split.test)
-        activity = f"answering {len(pictures):,} pictures with the reference"
-        answers = self._answers("reference", REFERENCE, pictures, activity)
-        self._judge.reference = {answer.path: answer for answer in answers}
         trials = []
-        seconds = max(0.0, started + self.config.search_seconds - time.monotonic())
-        for trial in explore(
-            self.config.targets,
-            self._runner.calibrators,
-            self.try_candidate,
-            seconds,
-            "fast" if self.scaled_sides is None else "scaled",
-        ):
+        for trial in self.trials(started + self.config.search_seconds):
             trials.append(trial)
             watch(trial)
         reference = self._measure_reference(trials)
@@ -153,6 +147,20 @@ class Search:
                 "seconds": time.monotonic() - started,
             }
         )
+
+    def trials(self, deadline: float) -> Iterator[Trial]:
+        """Answer the pictures with the reference, then yield what comes of candidates, until `deadline` on
+        `time.monotonic`."""
+        self._answer_with_reference()
+        preprocessing: Preprocessing = "fast" if self.scaled_sides is None else "scaled"
+        seconds = max(0.0, deadline - time.monotonic())
+        yield from explore(self.config.targets, self.runner.calibrators, self.try_candidate, seconds, preprocessing)
+
+    def _answer_with_reference(self) -> None:
+        pictures = (*self.split.validation, *self.split.test)
+        activity = f"answering {len(pictures):,} pictures with the reference"
+        answers = self._answers("reference", REFERENCE, pictures, activity)
+        self._judge.reference = {answer.path: answer for answer in answers}
 
     def _result(self, tried: Sequence[Trial], reference: Trial, decision: _Decision) -> ShipResult:
         split = self.split
@@ -186,21 +194,27 @@ class Search:
     def network(self, candidate: Candidate) -> Model:
         """Return a candidate's network, built now if it isn't stored; raises JobError or what `build.network`
         raises."""
-        self._runner.prepare(candidate)
-        return build.network(self.resolved.model, candidate, self.work.built, self._runner.artifacts)
+        self.runner.prepare(candidate)
+        return build.network(self.resolved.model, candidate, self.work.built, self.runner.artifacts)
+
+    def deployments(self, candidate: Candidate) -> tuple[ResolvedModel, ...]:
+        """Return a candidate as it ships, of a cascade each network; raises as `network` does."""
+        sides = self.scaled_sides if candidate.preprocessing == "scaled" else None
+        network, origin = self.network(candidate), self.resolved.origin
+        return (ResolvedModel(network, candidate.target, candidate.preprocessing, sides, origin),)
 
     def table(self, candidate: Candidate) -> Path | None:
         """Return the calibration table that a candidate is built from; None where it needs none."""
         if not needs_table(candidate):
             return None
-        self._runner.prepare(candidate)
-        return self._runner.artifacts.table(candidate)
+        self.runner.prepare(candidate)
+        return self.runner.artifacts.table(candidate)
 
     def try_candidate(self, candidate: Candidate) -> Trial:
         """Return what comes of a candidate: as an earlier run stored it, or as its process finds it now."""
         job, name = self._try_job(candidate), f"try-{candidate.key}{self._suffix}"
         try:
-            result = self._runner.get_or_run(name, job, f"trying {candidate.name}", [candidate], store_failure=True)
+            result = self.runner.get_or_run(name, job, f"trying {candidate.name}", [candidate], store_failure=True)
         except PlimsollError as error:
             return Trial(candidate=candidate, status="failed", reason=Failed(message=error.message))
         return self._trial(candidate, result)
@@ -209,7 +223,7 @@ class Search:
         return TryJob(candidate=candidate, pictures=self.split.validation, seconds=self.config.measure_seconds)
 
     def _trial(self, candidate: Candidate, result: TryResult) -> Trial:
-        evaluation = self._judge.validate(_renamed(result.answers, self.split.validation))
+        evaluation = self._judge.validate(results.renamed(result.answers, self.split.validation))
         return Trial(
             candidate=candidate,
             status="ok",
@@ -229,7 +243,7 @@ class Search:
                 "Leave --calibration out, or add a target for int8.",
             )
         try:
-            self._runner.calibrate()
+            self.runner.calibrate()
         except JobError as error:
             raise InputError(f"the calibration table can't be used: {error.message}", error.hint) from error
 
@@ -244,7 +258,7 @@ class Search:
         }
         digest = hashlib.sha256(json.dumps(labels, sort_keys=True).encode()).hexdigest()[:16]
         job = CheckContractJob(pictures=pictures, labels=labels)
-        contract = self._runner.get_or_run(f"contract-{digest}", job, "checking the accuracy on the labelled pictures")
+        contract = self.runner.get_or_run(f"contract-{digest}", job, "checking the accuracy on the labelled pictures")
         if not contract.problem:
             return
         if not self.config.accept_accuracy:
@@ -256,14 +270,14 @@ class Search:
 
     def _answers(self, name: str, candidate: Candidate, pictures: tuple[str, ...], activity: str) -> list[Answer]:
         job = AnswerJob(candidate=candidate, pictures=pictures)
-        return _renamed(self._runner.get_or_run(name, job, activity, [candidate]).answers, pictures)
+        return results.renamed(self.runner.get_or_run(name, job, activity, [candidate]).answers, pictures)
 
     def _measure_reference(self, trials: Sequence[Trial]) -> Trial:
         """Return the reference as a trial, which the budget does not concern."""
         trial = next((trial for trial in trials if trial.candidate == REFERENCE and trial.status == "ok"), None)
         if trial is None:
             name = f"measure-reference{self._suffix}"
-            result = self._runner.get_or_run(name, self._try_job(REFERENCE), "measuring the reference", [REFERENCE])
+            result = self.runner.get_or_run(name, self._try_job(REFERENCE), "measuring the reference", [REFERENCE])
             trial = self._trial(REFERENCE, result)
         validation = trial.validation.model_copy(update={"checks": ()})
         return trial.model_copy(update={"passed": True, "reason": IsReference(), "validation": validation})
@@ -283,11 +297,11 @@ class Search:
         name = "final-" + "+".join(sorted(candidate.key for candidate in candidates)) + self._suffix
         activity = f"final benchmark: the reference and {len(best)} finalist{'s' if len(best) > 1 else ''} in turns"
         try:
-            benchmark = self._runner.get_or_run(name, job, activity, candidates)
+            benchmark = self.runner.get_or_run(name, job, activity, candidates)
         except JobError as error:
             self.notes.append(f"the final benchmark failed ({error.message}): the first measurements count")
             return list(trials), best
-        self.notes += [_with_names(warning, candidates) for warning in benchmark.warnings]
+        self.notes += [results.with_names(warning, candidates) for warning in benchmark.warnings]
         measured = {trial.candidate: trial.with_final_speed(benchmark.speeds[trial.key]) for trial in best}
         return [measured.get(trial.candidate, trial) for trial in trials], simplest_first(list(measured.values()))
 
@@ -340,7 +354,7 @@ class Search:
         job = ProfileJob(candidate=candidate, pictures=self.split.validation, seconds=seconds)
         try:
             activity = "measuring where the time goes"
-            return self._runner.get_or_run(f"profile-{candidate.key}", job, activity, [candidate])
+            return self.runner.get_or_run(f"profile-{candidate.key}", job, activity, [candidate])
         except JobError as error:
             self.notes.append(
                 f"the stages could not be measured in turns ({error.message}): each was measured when it was tried"
@@ -357,7 +371,7 @@ class Search:
         job = DrawJob(candidate=winner.candidate, pictures=tuple(change.path for change in changes))
         try:
             name = f"draw-{winner.key}"
-            thumbnails = self._runner.get_or_run(name, job, "drawing what changed most", [winner.candidate]).thumbnails
+            thumbnails = self.runner.get_or_run(name, job, "drawing what changed most", [winner.candidate]).thumbnails
         except JobError as error:
             self.notes.append(f"the pictures that moved most could not be drawn: {error.message}")
             thumbnails = ("",) * len(changes)
@@ -372,21 +386,8 @@ class Search:
             return ()
         job = CompareLayersJob(candidate=candidate, pictures=self.split.validation)
         try:
-            comparison = self._runner.get_or_run(f"layers-{candidate.key}", job, "comparing the layers", [candidate])
+            comparison = self.runner.get_or_run(f"layers-{candidate.key}", job, "comparing the layers", [candidate])
         except PlimsollError as error:
             self.notes.append(f"the layers could not be compared: {error.message}")
             return ()
         return comparison.layers
-
-
-def _with_names(warning: str, candidates: Sequence[Candidate]) -> str:
-    """Put the names that people know in the place of keys."""
-    for candidate in candidates:
-        warning = warning.replace(candidate.key, candidate.name)
-    return warning
-
-
-def _renamed(answers: Sequence[Answer], pictures: Sequence[str]) -> list[Answer]:
-    """Return answers under the pictures' present paths: in an earlier run they may have been elsewhere, but were split
-    in the same order."""
-    return [answer.model_copy(update={"path": picture}) for answer, picture in zip(answers, pictures, strict=True)]
