@@ -50,7 +50,7 @@ def difference(spec: Spec, stored: Outputs, outputs: Outputs) -> float:
     share of their extent. Text: the share of characters to edit.
     """
     task = decoder(spec)
-    return answer_difference(*(_decoded(task, each) for each in (stored, outputs)), task.threshold or 0.0)
+    return answer_difference(_decoded(task, stored), _decoded(task, outputs), task.threshold or 0.0)
 
 
 def answer_difference(first: Answer, second: Answer, threshold: float) -> float:

@@ -16,6 +16,8 @@ from plimsoll.bundle import Bundle, CascadeBundle
 from plimsoll.errors import BundleError, HoldsCascadeError, InputError
 from plimsoll.inference.cascade import CascadePredictor
 from plimsoll.inference.cascade_bundle import pack_cascade, verify_cascade
+from plimsoll.serve.executor import ModelExecutor, PictureItem
+from plimsoll.serve.messages import ModelMetadata
 from plimsoll.spec import files as spec_files
 from plimsoll.system.files import sha256
 from plimsoll.tasks.detect import Detection
@@ -83,6 +85,25 @@ def test_it_answers_as_the_cascade_and_verifies(packed: tuple[Path, list[Path], 
         Bundle.open(out)
     with pytest.raises(InputError, match="own Specs, targets"):
         load(out, target="onnxruntime:cpu:float32")
+
+
+def test_a_service_answers_pictures_with_it(packed: tuple[Path, list[Path], list[Detection]]) -> None:
+    out, pictures, answers = packed
+    settings = {"spec": None, "target": None, "preprocessing": None, "threads": 1, "options": {}, "verify": True}
+    executor = ModelExecutor.open({**settings, "model": str(out)})
+    try:
+        metadata = ModelMetadata.from_dict(executor.metadata())
+        assert (metadata.task, metadata.inputs) == ("detect", ())
+        sent = [*(picture.read_bytes() for picture in pictures), b"no picture"]
+        items = [PictureItem(prepared=executor.prepare(data)) for data in sent]
+        raw = PictureItem(prepared=executor.prepare(sent[0]), raw=True)
+        executor.run_pictures([*items, raw])
+    finally:
+        executor.close()
+    assert [item.row for item in items] == [*(answer.row() for answer in answers), None]
+    assert items[-1].problem is not None
+    assert raw.problem is not None
+    assert "no input or output tensors" in raw.problem.message
 
 
 def test_another_answer_of_the_whole_fails(unpacked: Path) -> None:
