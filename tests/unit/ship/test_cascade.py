@@ -51,7 +51,7 @@ def test_networks_are_searched_and_the_whole_ships(folder: Path) -> None:
     pictures = sorted(map(str, (folder / "drawn").iterdir()))
     budget = Budget.parse(["box_recall=50%", "nme=50%"])
     targets = (Target.parse("onnxruntime:cpu:float32"),)
-    config = SearchConfig(targets, budget=budget, search_seconds=60.0, measure_seconds=0.05, min_gain=-0.9)
+    config = SearchConfig(targets, budget=budget, search_seconds=1e5, measure_seconds=0.05, min_gain=-0.9)
     with open_subject(str(folder / "cascade.toml"), None, folder / "work") as subject:
         parts = keyed(subject, split(pictures, 100))
         work = WorkFolder.of(folder / "work", subject.model, parts)
@@ -61,7 +61,7 @@ def test_networks_are_searched_and_the_whole_ships(folder: Path) -> None:
         result = search.run()
         exported = export(search, result, folder / "out.zip")
     assert [own.name for own in result.networks] == [spec_of(task).name for task in ("detect", "landmarks")]
-    assert all(trial.status == "ok" for own in result.networks for trial in own.trials)
+    assert {trial.status for own in result.networks for trial in own.trials} == {"ok"}
     shipped = result.shipped
     assert result.outcome == "better"
     assert len(shipped.candidate.stages) == 2
@@ -72,7 +72,6 @@ def test_networks_are_searched_and_the_whole_ships(folder: Path) -> None:
     }
     page = render(exported.report)
     assert "cascade&#39;s networks" in page or "cascade's networks" in page
-    assert "PNG" not in str(result.changes)
     test = set(parts.test)
     cut = {file.name.partition("-")[0] for file in (work.path / "crops").rglob("*.png")}
     assert cut == {str(number) for number in range(len(pictures) - len(test))}, "test pictures are cut for nobody"
