@@ -157,7 +157,7 @@ class CascadeSearch(Search):
                 continue
             parts = Split(calibrating, validating, (), f"{self.split.digest}-{index}")
             search = self.searches[index] = self._search(index, parts)
-            search.runner.progress = lambda words, name=name: self.runner.progress(f"{name}: {words}")
+            search.runner.progress = partial(self._show_progress, name)
             left = max(0.0, deadline - time.monotonic())
             own = list(search.trials(time.monotonic() + left / (len(order) - turn) * _OWN_SHARE))
             self._tried[index] = NetworkTrials(
@@ -171,6 +171,9 @@ class CascadeSearch(Search):
                     best, ratio = stages, trial.ratio
         self.notes += [f"{search.resolved.model.name}: {note}" for search in self.searches for note in search.notes]
 
+    def _show_progress(self, name: str, activity: str) -> None:
+        self.runner.progress(f"{name}: {activity}")
+
     def _result(self, *arguments: Any) -> ShipResult:
         networks = tuple(self._tried[index] for index in sorted(self._tried))
         return super()._result(*arguments).model_copy(update={"networks": networks})
@@ -182,6 +185,7 @@ class CascadeSearch(Search):
     def table(self, candidate: Candidate) -> Path | None:
         """Return nothing: each network has its own."""
         del candidate
+        return None
 
     def deployments(self, candidate: Candidate) -> tuple[ResolvedModel, ...]:
         """Return each network as it ships."""

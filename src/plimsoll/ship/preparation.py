@@ -121,7 +121,7 @@ class CropJob(Job[Crops]):
             files: list[list[tuple[str, ...]]] = [[] for _ in predictor.networks]
             spent = [0.0] * len(files)
             for number, picture in enumerate(self.pictures):
-                inputs, seconds = [[] for _ in files], [0.0] * len(files)
+                inputs, seconds = [list[str]() for _ in files], [0.0] * len(files)
                 with suppress(PlimsollError):
                     inputs, seconds = predictor.write_inputs(picture, self.folder, str(number))
                 for stage, own in enumerate(inputs):
