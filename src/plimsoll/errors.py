@@ -8,6 +8,7 @@ PlimsollError(message, hint)                exit   HTTP
 │  ├─ ModelError                               2   422
 │  ├─ ImageError                               2   415
 │  └─ BundleError                              2   422
+│     └─ HoldsCascadeError                     2   422
 ├─ BackendError                                3   503
 │  ├─ BackendMissingError                      3   503
 │  ├─ BuildError                               3   503
