@@ -277,9 +277,10 @@ class _CascadeExecutor(ModelExecutor):
         """Do nothing: its networks read one picture at a time."""
         del size
 
-    def prepare(self, data: bytes) -> PreparedPicture:
-        """Return the file's bytes: what each network reads follows from the one before."""
-        return PreparedPicture(np.frombuffer(data, np.uint8), None, None, 0.0)
+    def prepare(self, data: bytes, size: Sequence[int] | None = None) -> PreparedPicture:
+        """Return the file's bytes, or the pixels: what each network reads follows from the one before."""
+        given = np.frombuffer(data, np.uint8)
+        return PreparedPicture(given if size is None else given.reshape(*size, 3), None, None, 0.0)
 
     def run_pictures(self, batch: Sequence[PictureItem]) -> StageSeconds:
         started = time.perf_counter()
@@ -287,7 +288,9 @@ class _CascadeExecutor(ModelExecutor):
             try:
                 if item.raw or item.prepared.tensor is None:
                     raise InputError(_NO_TENSORS, "Ask /v1/predict for its answers.")
-                answer = self._predictor.predict(item.prepared.tensor.tobytes(), threshold=item.threshold)
+                given = item.prepared.tensor
+                picture = given.tobytes() if given.ndim == 1 else PixelArray(given, "RGB")
+                answer = self._predictor.predict(picture, threshold=item.threshold)
                 item.row = _row(answer, item)
             except PlimsollError as error:
                 item.fail(Problem.of(error))
