@@ -75,8 +75,8 @@ def prove_cascade(
     first, second = reference.spec.output, other.spec.output
     if len(reference.networks) != len(other.networks):
         raise InputError(f"{len(reference.networks)} networks against {len(other.networks)}: they can't be compared")
-    asked = [(set(getattr(output, "labels", ())), getattr(output, "points", None)) for output in (first, second)]
-    if asked[0] != asked[1]:
+    questions = [(set(getattr(output, "labels", ())), getattr(output, "points", None)) for output in (first, second)]
+    if questions[0] != questions[1]:
         raise InputError("the cascades have other points or labels: they can't be compared")
     comparer = comparer_for(first, second)
     limits = budget or budget_for(first)
