@@ -32,17 +32,17 @@ def require(module: str, install: str) -> ModuleType:
 
 
 _NOISE = (
-    # OpenVINO
+    # Places in source code: alone, behind a failed condition, before the signature of a function
     (r"Exception from \S+:\d+:\s*", ""),
     (r"Check '[^']*' failed at \S+:\d+:\s*", ""),
+    (r"/\w+_src/\S+:\d+ .*?\) (?=\S)", ""),
+    (r"\S*\.(?:cc|h)(?::\d+)? ", ""),
+    # Codes and phrases that every message has
     (r"FrontEnd API failed with OpConversionFailure: ", ""),
-    # ONNX Runtime: its own prefix, then a place with the function's signature
-    (r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ", ""),
+    (r"\[\w+Error\] : \d+ : [A-Z_]+ : ", ""),
     (r"Load model from .*? failed:\s*", ""),
     (r"Non-zero status code returned while running (\w+) node\. Name:'([^']*)' Status Message: ", r"\1 '\2': "),
-    (r"/onnxruntime_src/\S+:\d+ .*?\) (?=\S)", ""),
-    # TensorFlow Lite: a place, and no end of a sentence before it names the operator
-    (r"\S*\.(?:cc|h)(?::\d+)? ", ""),
+    # No end of a sentence before the operator is named
     (r"(?<=\S)(?=Node number \d+ \()", "; "),
 )
 """What a library's message has beside what is wrong, and what takes its place."""
@@ -70,5 +70,5 @@ def reason_of(error: Exception) -> str:
         text = re.sub(pattern, plain, text)
     text = printable(text.strip(), 300)
     kind = type(error).__name__
-    is_plain = type(error) in (Exception, RuntimeError) or type(error).__module__.startswith("onnxruntime")
+    is_plain = type(error) in (Exception, RuntimeError) or "pybind11" in type(error).__module__
     return text if text and is_plain else f"{kind}: {text}" if text else kind

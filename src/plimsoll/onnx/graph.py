@@ -206,7 +206,7 @@ def save(proto: ModelProto, path: Path, where: str = "") -> None:
     if (size := _weight_bytes(proto)) > _MOST_BYTES:
         raise BuildError(
             f"{where or path.name}: its weights have {size:,} bytes, which one ONNX file can't hold",
-            "Choose float32 or int8 of onnxruntime or openvino, which read weights beside the file.",
+            "Choose a runtime that reads weights beside the file, as that of the reference does.",
         )
     with translate(BuildError, f"{where or path.name}: can't be written as one ONNX file"):
         path.write_bytes(proto.SerializeToString())
