@@ -21,7 +21,7 @@ from PIL import Image
 from plimsoll.backends.base import Objective
 from plimsoll.backends.runner import Runner
 from plimsoll.errors import InputError, PlimsollError, SpecError
-from plimsoll.inference.cascade_spec import CascadeSpec, Crop, Stage, read_cascade
+from plimsoll.inference.cascade_spec import CascadeSpec, Crop, Stage, check_points, read_cascade
 from plimsoll.inference.gestures import GESTURES, POINTS, gestures_of
 from plimsoll.inference.pictures import Picture, name_of, source
 from plimsoll.inference.predictor import Predictor, ResolvedModel, open_model
@@ -123,11 +123,14 @@ class CascadeStages:
         outputs = [predictor.spec.output for predictor in predictors]
         if not isinstance(outputs[0], Detect):
             raise SpecError(f"{spec.name}: the first stage's task is '{outputs[0].task}'; it has to detect boxes")
-        self.last = outputs[1]
-        if not isinstance(self.last, Landmarks):
-            raise SpecError(f"{spec.name}: the last stage's task is '{self.last.task}'; it has to give landmarks")
-        if spec.labels == "gestures" and self.last.points != POINTS:
-            raise SpecError(f"{spec.name}: gestures need the {POINTS} points of a hand, not {self.last.points}")
+        known = outputs[0].points
+        for index, (stage, output) in enumerate(zip(spec.stages[1:], outputs[1:], strict=True), 2):
+            if not isinstance(output, Landmarks):
+                raise SpecError(f"{spec.name}: stage {index}: its task is '{output.task}'; it has to give landmarks")
+            check_points(f"{spec.name}: stage {index}", stage, output, known)
+            known = known if stage.points else output.points
+        if spec.labels == "gestures" and known != POINTS:
+            raise SpecError(f"{spec.name}: gestures need the {POINTS} points of a hand, not {known}")
         sizes = [
             (predictor.spec.input.tensor_spec.width, predictor.spec.input.tensor_spec.height)
             for predictor in predictors
@@ -137,9 +140,6 @@ class CascadeStages:
                 f"{spec.name}: the size of a stage's input is not known", "Give its input steps a fixed size."
             )
         self._sizes = [(width or 0, height or 0) for width, height in sizes]
-        crop = spec.stages[1].crop
-        if crop is not None and crop.upright is not None and max(crop.upright) >= outputs[0].points:
-            raise SpecError(f"{spec.name}: crop.upright = {list(crop.upright)}, of {outputs[0].points} points in a box")
 
     def answer(
         self, picture: Picture, colour: ArrayColour | None, threshold: float | None, watch: Watch | None = None
@@ -226,12 +226,30 @@ class CascadeStages:
         return boxes
 
     def _points(self, pixels: NDArray[np.uint8], box: Box, watch: Watch | None) -> Positions | None:
-        """Return the last stage's points `[N, 2 or 3]` of an object; None where it isn't there."""
-        stage = self.spec.stages[1]
-        square = square_of(stage.crop or Crop(), box.box, np.array(box.points, np.float64).reshape(-1, 2))
-        width, height = self._sizes[1]
-        answer, _ = self._run(1, self._cut(1, square, pixels), None, watch, placed=True)
-        if not isinstance(answer, Points) or (answer.presence is not None and answer.presence < stage.presence):
+        """Return an object's points `[N, 2 or 3]` after all stages; None where it isn't there."""
+        points, around = np.array(box.points, np.float64).reshape(-1, 2), box.box
+        for index, stage in enumerate(self.spec.stages[1:], 1):
+            square = square_of(stage.crop or Crop(), around, points[:, :2])
+            if stage.points:
+                centre = points[list(stage.points), :2].mean(axis=0) - points[:, :2].min(axis=0) / 2
+                centre -= points[:, :2].max(axis=0) / 2
+                square = replace(square, x=square.x + centre[0], y=square.y + centre[1])
+            placed = self._placed(index, pixels, square, watch)
+            if placed is None:
+                return None
+            if stage.points:
+                points[list(stage.points), :2] = placed[:, :2]
+            else:
+                points = placed
+            around = _around(points)
+        return points
+
+    def _placed(self, index: int, pixels: NDArray[np.uint8], square: Square, watch: Watch | None) -> Positions | None:
+        """Return the points `[N, 2 or 3]` that a stage gives for what is in a square; None where nothing is there."""
+        width, height = self._sizes[index]
+        answer, _ = self._run(index, self._cut(index, square, pixels), None, watch, placed=True)
+        presence = answer.presence if isinstance(answer, Points) else 0.0
+        if not isinstance(answer, Points) or (presence is not None and presence < self.spec.stages[index].presence):
             return None
         points = np.array(answer.points, np.float64)
         placed = square.to_picture(points[:, :2] / (width, height))
@@ -351,9 +369,14 @@ def whole_spec(cascade: CascadeSpec, stages: Sequence[Spec]) -> Spec:
     """Return the Spec of a cascade's answers: its first stage's input, and boxes with the last stage's points."""
     first = stages[0].output
     assert isinstance(first, Detect)  # noqa: S101 - checked by CascadeStages
-    labels, points = GESTURES if cascade.labels == "gestures" else first.labels, getattr(stages[-1].output, "points", 0)
+    labels = GESTURES if cascade.labels == "gestures" else first.labels
+    points = [
+        getattr(spec.output, "points", 0)
+        for stage, spec in zip(cascade.stages, stages, strict=True)
+        if not stage.points
+    ]
     # No network has this head: it is one that may have points.
-    whole = Detect(head="yolov8", labels=labels, confidence=first.confidence, points=points)
+    whole = Detect(head="yolov8", labels=labels, confidence=first.confidence, points=points[-1])
     return stages[0].model_copy(update={"name": cascade.name, "output": whole})
 
 

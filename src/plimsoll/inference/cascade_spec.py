@@ -12,9 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError,
 
 from plimsoll.core.wording import explain
 from plimsoll.errors import SpecError
+from plimsoll.spec.spec import Landmarks
 from plimsoll.system import files
 
 MAX_BYTES = 1_000_000
+MAX_STAGES = 80
+"""A detector, 68 points, and a network for each."""
 
 
 class Crop(BaseModel):
@@ -52,6 +55,9 @@ class Stage(BaseModel):
     up, which its networks were made with."""
     presence: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
     """Objects that a later stage is less sure of are dropped."""
+    points: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(max_length=1000)] = ()
+    """From the third stage on: which points of those so far this one gives anew, in its network's order. Its square is
+    then cut around their centre, as large as the box around all points. Empty: its points take the place of all."""
 
 
 class CascadeSpec(BaseModel):
@@ -63,7 +69,7 @@ class CascadeSpec(BaseModel):
     description: str = ""
     labels: Literal["detector", "gestures"] = "detector"
     """What a box is called: as the first stage calls it, or the gesture of a hand of 21 points."""
-    stages: Annotated[tuple[Stage, ...], Field(min_length=2, max_length=2)]
+    stages: Annotated[tuple[Stage, ...], Field(min_length=2, max_length=MAX_STAGES)]
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -71,7 +77,21 @@ class CascadeSpec(BaseModel):
             raise ValueError("stages: the first takes the whole picture, and has no crop")
         if any(stage.crop is None for stage in self.stages[1:]):
             raise ValueError("stages: all but the first need a crop")
+        if any(stage.points for stage in self.stages[:2]):
+            raise ValueError("stages: the first two have no points to give anew")
         return self
+
+
+def check_points(where: str, stage: Stage, output: Landmarks, known: int) -> None:
+    """Raise SpecError where a stage refers to points that those before it don't give."""
+    upright = stage.crop.upright if stage.crop is not None else None
+    if upright is not None and max(upright) >= known:
+        raise SpecError(f"{where}: crop.upright = {list(upright)}, of {known} points so far", "They count from 0.")
+    if stage.points and (max(stage.points) >= known or len(set(stage.points)) != output.points):
+        raise SpecError(
+            f"{where}: points = {list(stage.points)}, of {known} points so far; its network gives {output.points}",
+            "Name as many as it gives, each once; they count from 0.",
+        )
 
 
 def read_cascade(path: Path) -> CascadeSpec:

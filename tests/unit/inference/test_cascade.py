@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,65 @@ def test_each_object_is_cut_out_and_its_points_come_back(folder: Path) -> None:
                     assert np.array(box.points) == pytest.approx(expected, abs=1.0)
         rows = [prediction.answer for prediction in cascade.predict_many([*pictures, folder / "none.png"])]
         assert [row is None for row in rows] == [False, False, False, True]
+
+
+REFINED = """
+[[stages]]
+model = "landmarks.onnx"
+spec = "landmarks.toml"
+presence = 0.0
+points = [3, 0, 1, 2]
+
+[stages.crop]
+scale = 0.9
+"""
+
+
+def test_a_further_stage_gives_points_anew(folder: Path) -> None:
+    """The square lies around the centre of the named points, as large as the box around all, and the points come in the
+    order in which they are named."""
+    (picture,) = draw(folder / "drawn", 1)
+    (folder / "refined.toml").write_text(CASCADE + REFINED)
+    (folder / "whole.toml").write_text(CASCADE + REFINED.replace("points = [3, 0, 1, 2]", ""))
+    pixels = np.asarray(Image.open(picture).convert("RGB"))
+    with (
+        load(folder / "cascade.toml") as two,
+        load(folder / "refined.toml") as three,
+        load(folder / "whole.toml") as all_,
+    ):
+        before, refined, anew = (cascade.predict(picture) for cascade in (two, three, all_))
+        assert isinstance(before, Detection)
+        assert isinstance(refined, Detection)
+        assert isinstance(anew, Detection)
+        with load(folder / "landmarks.onnx", spec=folder / "landmarks.toml") as network:
+            for first, second, third in zip(before.boxes, refined.boxes, anew.boxes, strict=True):
+                points = np.array(first.points)
+                middle, side = points.mean(axis=0), 0.9 * float(np.ptp(points, axis=0).max())
+                square = Square(middle[0], middle[1], side, 0.0)
+                inside = network.predict(PixelArray(square.cut(pixels, 48, 48), "RGB"))
+                assert isinstance(inside, Points)
+                expected = square.to_picture(np.array(inside.points) / 48)
+                assert np.array(second.points)[[3, 0, 1, 2]] == pytest.approx(expected, abs=0.3)
+                edges = (points.min(axis=0) + points.max(axis=0)) / 2
+                whole = replace(square, x=edges[0], y=edges[1])
+                inside = network.predict(PixelArray(whole.cut(pixels, 48, 48), "RGB"))
+                assert isinstance(inside, Points)
+                assert np.array(third.points) == pytest.approx(whole.to_picture(np.array(inside.points) / 48), abs=0.3)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("points = [0, 1, 2, 4]", "of 4 points so far"),
+        ("points = [0, 1]", "its network gives 4"),
+        ("points = [0, 1, 2, 2]", "each once"),
+    ],
+)
+def test_points_that_are_not_there_are_no_stage(lines: str, message: str, folder: Path) -> None:
+    (folder / "refined.toml").write_text(CASCADE + REFINED.replace("points = [3, 0, 1, 2]", lines))
+    with pytest.raises(SpecError) as caught:
+        load(folder / "refined.toml")
+    assert message in f"{caught.value.message} {caught.value.hint}"
 
 
 @pytest.mark.parametrize("orientation", [3, 6, 8])
@@ -148,7 +208,7 @@ def test_a_mistake_in_the_file_is_named(text: str, reason: str, folder: Path) ->
 def test_networks_that_do_not_fit_are_refused(folder: Path) -> None:
     file = folder / "cascade.toml"
     for old, new, reason in (
-        ("scale = 1.6", "upright = [0, 1]", "of 0 points in a box"),
+        ("scale = 1.6", "upright = [0, 1]", "of 0 points so far"),
         ('name = "corners"', 'name = "corners"\nlabels = "gestures"', "gestures need the 21 points"),
         ("detect", "landmarks", "has to detect boxes"),
     ):
