@@ -42,6 +42,12 @@ def processor_seconds(root: int) -> float:
     return spent / TICKS
 
 
+def own_seconds(pid: int) -> float:
+    """Return the processor time that a process has used itself."""
+    fields = _stat(pid)
+    return sum(int(value) for value in fields[11:13]) / TICKS if fields else 0.0
+
+
 def command_line(pid: int) -> str:
     """Return a process's arguments, joined with spaces; empty where it has ended."""
     try:

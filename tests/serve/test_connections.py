@@ -326,6 +326,16 @@ def test_garbage_behind_a_request_does_not_take_its_answer(address: tuple[str, i
     assert exchange(address, request, garbage).count(b"HTTP/1.1 400") == 1
 
 
+def test_who_begins_with_http_2_is_told_to_speak_another(address: tuple[str, int]) -> None:
+    """As RFC 9113, 7 has it: GOAWAY with HTTP_1_1_REQUIRED, behind the settings that come first."""
+    answer = exchange(address, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5))
+    settings, goaway = answer[:9], answer[9:]
+    assert settings == bytes(3) + b"\x04" + bytes(5)
+    assert (goaway[3], int.from_bytes(goaway[13:17])) == (7, 0xD)
+    assert len(goaway) == 9 + int.from_bytes(goaway[:3])
+    assert b"nginx" in goaway
+
+
 @pytest.mark.parametrize("header", [b"Host: y", b"Transfer-Encoding: gzip, chunked", b"Transfer-Encoding: identity"])
 def test_what_others_may_read_differently_is_refused(address: tuple[str, int], header: bytes) -> None:
     """A proxy before this service may see another host, or another body."""

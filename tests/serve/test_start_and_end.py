@@ -3,6 +3,7 @@ behind."""
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from helpers.service_process import start, until
+
+FOLDER = str(Path(__file__).parent)
 
 
 def test_sigterm_finishes_what_was_accepted_and_ends_well(nsfw_model_path: Path, example_photos: list[Path]) -> None:
@@ -60,10 +63,19 @@ def _alive(process: int) -> bool:
         (["open_nsfw", "--certificate", __file__], "private key"),
         (["open_nsfw", "--host", "no.such.host.invalid"], "can't listen"),
         (["open_nsfw", "--certificate", "no.pem", "--key", "no.pem"], "no such file"),
+        (["open_nsfw", "--certificate", FOLDER], "folder"),
+        (["open_nsfw", "--certificate", __file__, "--key", FOLDER], "folder"),
+        (["open_nsfw", "--certificate", "PIPE"], "pipe"),
+        (["open_nsfw", "--config", "PIPE"], "pipe"),
+        (["open_nsfw", "--unix-socket", FOLDER], "not a socket"),
+        (["open_nsfw", "--web-processes", "0"], "web-processes"),
         (["open_nsfw", "--certificate", __file__, "--key", __file__], "private key"),
     ],
 )
-def test_mistakes_in_the_command_are_reported(arguments: list[str], message: str) -> None:
+def test_mistakes_in_the_command_are_reported(arguments: list[str], message: str, tmp_path: Path) -> None:
+    """Nobody writes into PIPE, so that a service that opened it would wait for ever."""
+    os.mkfifo(tmp_path / "pipe")
+    arguments = [str(tmp_path / "pipe") if argument == "PIPE" else argument for argument in arguments]
     done = subprocess.run(
         [sys.executable, "-m", "plimsoll", "serve", *arguments, "--port", "0"],
         capture_output=True,

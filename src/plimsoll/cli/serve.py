@@ -52,6 +52,15 @@ def serve(  # noqa: PLR0913 - each parameter is an option of the command
         Literal["throughput", "latency"],
         options.choice("--objective", ("throughput", "latency"), "latency: all cores work on one picture."),
     ] = "throughput",
+    web_processes: Annotated[
+        int | None,
+        typer.Option(
+            "--web-processes",
+            min=1,
+            max=64,
+            help="Processes that speak HTTP. Default: 1; more for tiny networks on large machines.",
+        ),
+    ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Print how the machine is shared, and why, then exit.")] = False,
     spec: options.Spec = None,
     target: options.ChosenTarget = None,
@@ -100,7 +109,8 @@ def serve(  # noqa: PLR0913 - each parameter is an option of the command
             for reason in model.plan().why:
                 typer.echo(f"  {reason}")
         return
-    overrides = {} if grace is None else {"grace": grace}
+    chosen = {"grace": grace, "web_processes": web_processes}
+    overrides = {name: value for name, value in chosen.items() if value is not None}
     address = (host, port, certificate, key, grpc_port, unix_socket, root_path)
     _run(configs, (config, overrides), address, signals)
 

@@ -55,6 +55,14 @@ class Comparison(BaseModel):
     largest_deviation: float | None = None
     """Between two numbers in the same place of the two answers, such as the scores of a label."""
 
+    def add(self, outcome: Outcome, pictures: int) -> None:
+        """Count what came of so many pictures."""
+        setattr(self, outcome, getattr(self, outcome) + pictures)
+
+    def deviates(self, deviation: float) -> None:
+        """Note how far two answers lay apart."""
+        self.largest_deviation = max(deviation, self.largest_deviation or 0.0)
+
 
 @dataclass
 class Candidate:
@@ -118,11 +126,11 @@ class Candidate:
                     self._deviates(difference.largest)
 
     def _count(self, outcome: Outcome, pictures: int = 1) -> None:
-        setattr(self.comparison, outcome, getattr(self.comparison, outcome) + pictures)
+        self.comparison.add(outcome, pictures)
         self.metrics.shadow.labels(self.beside, self.model.name, outcome).inc(pictures)
 
     def _deviates(self, deviation: float) -> None:
-        self.comparison.largest_deviation = max(deviation, self.comparison.largest_deviation or 0.0)
+        self.comparison.deviates(deviation)
         self.metrics.shadow_deviation.labels(self.beside, self.model.name).observe(deviation)
 
 

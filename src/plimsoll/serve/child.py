@@ -7,6 +7,7 @@ or memory tries again and again.
 from __future__ import annotations
 
 import asyncio
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,8 @@ class ChildProcess:
 
     stdin: asyncio.WriteTransport
     stdout: asyncio.StreamReader
-    stderr: asyncio.StreamReader
+    stderr: asyncio.StreamReader | None
+    """None where it writes elsewhere."""
     _popen: subprocess.Popen[bytes]
     _transports: Sequence[asyncio.BaseTransport]
 
@@ -48,28 +50,38 @@ class ChildProcess:
 
 
 async def start(
-    command: Sequence[str], environment: Mapping[str, str], descriptors: Sequence[int]
+    command: Sequence[str], environment: Mapping[str, str], descriptors: Sequence[int], errors: int | None = None
 ) -> ChildProcess | asyncio.subprocess.Process:
-    """Start a process in a session of its own, which inherits these descriptors; raises OSError."""
-    options: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    """Start a process in a session of its own, which inherits these descriptors; raises OSError. `errors`: the
+    descriptor of its standard error, in place of a pipe."""
+    options: dict[str, Any] = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
+    options["stderr"] = subprocess.PIPE if errors is None else errors
     options |= {"env": environment, "start_new_session": True, "pass_fds": descriptors}
     if sys.platform == "win32":  # there its event loop reads no pipes but those that it made itself
         return await asyncio.create_subprocess_exec(*command, **options)
     popen = subprocess.Popen(command, bufsize=0, **options)
     assert popen.stdin is not None  # noqa: S101 - all three are pipes
     assert popen.stdout is not None  # noqa: S101
-    assert popen.stderr is not None  # noqa: S101
     try:
         loop = asyncio.get_running_loop()
         stdin, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, popen.stdin)
-        stdout, stderr = await _reader(popen.stdout), await _reader(popen.stderr)
+        stdout, out = await _reader(popen.stdout)
+        stderr, error = (None, None) if popen.stderr is None else await _reader(popen.stderr)
     except BaseException:
         popen.kill()
         popen.wait()
         for pipe in (popen.stdin, popen.stdout, popen.stderr):
-            pipe.close()
+            if pipe is not None:
+                pipe.close()
         raise
-    return ChildProcess(stdin, stdout[0], stderr[0], popen, (stdin, stdout[1], stderr[1]))
+    return ChildProcess(stdin, stdout, stderr, popen, [pipe for pipe in (stdin, out, error) if pipe is not None])
+
+
+def exit_reason(code: int, last_line: str = "") -> str:
+    """Return in words why a process ended, from its exit code and the last line that it wrote."""
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    return "exited" if code == 0 else f"exited with code {code}" + (f": {last_line}" if last_line else "")
 
 
 async def _reader(pipe: IO[bytes]) -> tuple[asyncio.StreamReader, asyncio.BaseTransport]:

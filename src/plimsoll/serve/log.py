@@ -13,7 +13,7 @@ import queue
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from logging.handlers import QueueHandler, QueueListener
 from typing import Annotated, Any, Literal, Protocol
@@ -23,6 +23,8 @@ from pydantic import BaseModel, ConfigDict, Field
 _GATHER_S = 0.05
 """Lines are written together, so that a busy event loop is not interrupted for each."""
 _QUEUE_LIMIT = 10_000
+_PIPE_BYTES = 4096
+"""What goes into a pipe whole: PIPE_BUF of Linux. Several web processes share standard error."""
 
 
 class LogSettings(BaseModel):
@@ -131,8 +133,9 @@ class _Writer(QueueListener):
         lines.append(self._take_dropped())
         if not self._broken:
             try:
-                self._stream.write("".join(lines))
-                self._stream.flush()
+                for part in _parts(lines):
+                    self._stream.write(part)
+                    self._stream.flush()
             except (OSError, ValueError):  # standard error was closed
                 self._broken = True
         self._closing.wait(_GATHER_S)
@@ -144,6 +147,17 @@ class _Writer(QueueListener):
             self.enqueue_sentinel()
         if self._thread is not None:
             self._thread.join(seconds)
+
+
+def _parts(lines: Sequence[str]) -> Iterator[str]:
+    """Yield the lines, as many together as a pipe takes at once from one of several writers without tearing them."""
+    part = ""
+    for line in lines:
+        if part and len(part) + len(line) > _PIPE_BYTES:
+            yield part
+            part = ""
+        part += line
+    yield part
 
 
 def start(settings: LogSettings, stream: Writable | None = None) -> LineHandler:

@@ -7,6 +7,7 @@ import platform
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -14,6 +15,9 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from plimsoll.core.version import __version__
+
+if TYPE_CHECKING:
+    from plimsoll.serve.service import ServedModel
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _DEVIATIONS = (1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -114,6 +118,24 @@ class _GaugeCollector(Collector):
         yield build
         for gauges in self._gauges:
             yield from gauges()
+
+
+def gauges(models: Iterable[ServedModel], web_bytes: int, shared_bytes: int) -> Iterable[Metric]:
+    """Return how the models are now; `web_bytes`: what speaks with the network holds, `shared_bytes`: what waits."""
+    ready = GaugeMetricFamily("plimsoll_ready", "Whether a model answers.", labels=("model",))
+    queue = GaugeMetricFamily("plimsoll_queue_length", "Pictures waiting for a worker.", labels=("model",))
+    workers = GaugeMetricFamily("plimsoll_workers", "Worker processes.", labels=("model", "state"))
+    memory = GaugeMetricFamily("plimsoll_memory_bytes", "Resident memory of a process.", labels=("model", "process"))
+    shared = GaugeMetricFamily("plimsoll_shared_memory_bytes", "Shared memory that waiting pictures occupy.")
+    for model in models:
+        ready.add_metric((model.name,), model.state == "ready")
+        queue.add_metric((model.name,), model.scheduler.waiting)
+        for state in ("ready", "starting", "retiring"):
+            workers.add_metric((model.name, state), sum(worker.state == state for worker in model.workers))
+        memory.add_metric((model.name, "workers"), sum(worker.resident for worker in model.workers))
+    memory.add_metric(("", "web"), web_bytes)
+    shared.add_metric((), shared_bytes)
+    return (ready, queue, workers, memory, shared)
 
 
 @dataclass

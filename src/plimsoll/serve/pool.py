@@ -146,6 +146,11 @@ _SILENCE_FACTOR = 3.0
 _log = logging.getLogger("plimsoll.serve")
 
 
+def next_backoff(failures: int) -> float:
+    """Return how many seconds to wait before a process is started again, after so many failures in a row."""
+    return min(_LONGEST_BACKOFF_S, _FIRST_BACKOFF_S * 2.0 ** min(failures - 1, 16))
+
+
 @dataclass(frozen=True)
 class PoolCallbacks:
     """What a pool calls when something happens."""
@@ -283,7 +288,7 @@ class Pool:
         """Return another worker that is ready; waits longer between attempts the more of them fail."""
         while True:
             if failures:
-                self.backoff = min(_LONGEST_BACKOFF_S, _FIRST_BACKOFF_S * 2 ** (failures - 1))
+                self.backoff = next_backoff(failures)
                 await asyncio.sleep(self.backoff)
             worker, config = self._new_worker(verify=False)
             if self._closing:

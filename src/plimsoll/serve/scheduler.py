@@ -17,18 +17,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import numpy as np
-
-from plimsoll.serve.ipc import Arena, Array, Blocks, BytesRef, TensorRef, tensor_bytes
-from plimsoll.serve.messages import (
-    InferenceResult,
-    PixelFrame,
-    Problem,
-    RawOutputs,
-    RequestError,
-    RequestOptions,
-    unavailable,
-)
+from plimsoll.serve.inbound import InboundMemory, StoredInput
+from plimsoll.serve.messages import InferenceResult, Problem, RawOutputs, RequestError, RequestOptions, unavailable
 from plimsoll.serve.metrics import Metrics, ModelStatistics
 from plimsoll.serve.pool import Pool
 from plimsoll.serve.settings import Settings
@@ -152,24 +142,6 @@ def _note(settled: asyncio.Queue[int], number: int, _: asyncio.Future[Any]) -> N
     settled.put_nowait(number)
 
 
-class InboundMemory:
-    """The shared memory of what came in, for all models of a service."""
-
-    def __init__(self, size: int) -> None:
-        self.arena = Arena.create(size)
-        self.blocks = Blocks(size)
-
-    def put(self, data: bytes | memoryview) -> BytesRef:
-        """Store bytes and return where they are; raises RequestError where there is no room."""
-        offset = self.blocks.allocate(len(data))
-        if offset is None:
-            message = f"too much is waiting: {self.blocks.used / 1e6:,.0f} MB"
-            raise RequestError(Problem("overloaded", message, "Try again later.", 503, 1.0))
-        ref: BytesRef = {"offset": offset, "size": len(data)}
-        self.arena.at(ref)[:] = data
-        return ref
-
-
 class Scheduler:
     """The requests of one model, whichever version of it answers."""
 
@@ -212,19 +184,44 @@ class Scheduler:
     @contextmanager
     def _submitted(self, kind: ItemKind, inputs: Sequence[Any], options: RequestOptions) -> Iterator[list[Item]]:
         """Give the queued items of a request, which is over at the block's end. Raises RequestError."""
-        started = time.monotonic()
-        self._admit(kind, inputs)
-        items: list[Item] = []
+        self._admit(len(inputs) if kind != "tensors" else sum(len(next(iter(feeds.values()))) for feeds in inputs))
+        with self._queued(kind, self._memory.store(kind, inputs, options), options, self._memory.free) as items:
+            yield items
+
+    @contextmanager
+    def stored(
+        self,
+        kind: ItemKind,
+        stored: Sequence[StoredInput],
+        options: RequestOptions,
+        free: Callable[[Sequence[int]], None],
+    ) -> Iterator[list[Item]]:
+        """As `submit`, for inputs that another process has stored: give the items, whose futures are their results;
+        `free` says which blocks of memory are no longer needed. Raises RequestError."""
         try:
-            for value in inputs:
-                items.append(self._store(kind, value, options, started))
+            self._admit(sum(item.rows for item in stored))
         except RequestError:
-            for item in items:
-                self._release(item)
+            free([offset for item in stored for offset in item.blocks])
             raise
+        with self._queued(kind, stored, options, free) as items:
+            yield items
+
+    @contextmanager
+    def _queued(
+        self,
+        kind: ItemKind,
+        stored: Sequence[StoredInput],
+        options: RequestOptions,
+        free: Callable[[Sequence[int]], None],
+    ) -> Iterator[list[Item]]:
+        started, loop = time.monotonic(), asyncio.get_running_loop()
+        items = [
+            Item(kind, value.frame, value.blocks, value.rows, options, loop.create_future(), started, free=free)
+            for value in stored
+        ]
         for item in items:
             self._queue.put(item)
-        expiry = asyncio.get_running_loop().call_later(options.timeout or self._settings.timeout, self._expire, items)
+        expiry = loop.call_later(options.timeout or self._settings.timeout, self._expire, items)
         self.dispatch()
         try:
             yield items
@@ -234,12 +231,12 @@ class Scheduler:
             for item in items:
                 item.future.cancel()  # a cancelled request needs none of the others either
                 if self._queue.discard(item):
-                    self._release(item)
+                    item.free(item.blocks)
         failed = any(isinstance(result, InferenceResult) and result.problem is not None for result in results)
         outcome = self.statistics.fail if failed else self.statistics.success
         outcome.add(time.monotonic() - started)
 
-    def _admit(self, kind: ItemKind, inputs: Sequence[Any]) -> None:
+    def _admit(self, rows: int) -> None:
         if self.pool is None:
             raise unavailable(
                 f"{self.name}: {self.closed_because}", _LOADING_S if self.closed_because == LOADING else None
@@ -247,7 +244,6 @@ class Scheduler:
         # A worker that is merely being replaced is back in a second, which is worth waiting for.
         if not self.pool.ready and self.pool.start_failure:
             raise unavailable(f"{self.name}: no worker is ready: {self.pool.start_failure}", self.pool.backoff + 1)
-        rows = len(inputs) if kind != "tensors" else sum(len(next(iter(feeds.values()))) for feeds in inputs)
         try:
             self._queue.admit(rows, self.retry_after())
         except RequestError:
@@ -259,44 +255,6 @@ class Scheduler:
         workers = max(1, len(self.pool.ready)) if self.pool is not None else 1
         return float(min(30, max(1, math.ceil(self._queue.rows * self._row_seconds / workers))))
 
-    def _store(self, kind: ItemKind, value: Any, options: RequestOptions, started: float) -> Item:
-        future = asyncio.get_running_loop().create_future()
-        if kind == "tensors":
-            refs = self._store_tensors(value)
-            blocks, rows = tuple(ref["offset"] for ref in refs.values()), len(next(iter(value.values())))
-            return Item(kind, {"feeds": refs}, blocks, rows, options, future, started)
-        pixels = value if isinstance(value, PixelFrame) else None
-        ref = self._memory.put(value.data if isinstance(value, PixelFrame) else value)
-        frame = {
-            "picture": ref,
-            "size": (pixels.height, pixels.width) if pixels is not None else None,
-            "raw": kind == "raw",
-            "top": options.top,
-            "threshold": options.threshold,
-            "masks": options.masks,
-        }
-        return Item(kind, frame, (ref["offset"],), 1, options, future, started)
-
-    def _store_tensors(self, feeds: Mapping[str, Array]) -> dict[str, TensorRef]:
-        refs: dict[str, TensorRef] = {}
-        try:
-            for name, value in feeds.items():
-                data = np.ascontiguousarray(value)
-                refs[name] = {
-                    **self._memory.put(tensor_bytes(data)),
-                    "dtype": data.dtype.name,
-                    "shape": data.shape,
-                }
-        except RequestError:
-            for ref in refs.values():
-                self._memory.blocks.free(ref["offset"])
-            raise
-        return refs
-
-    def _release(self, item: Item) -> None:
-        for offset in item.blocks:
-            self._memory.blocks.free(offset)
-
     def _expire(self, items: Sequence[Item]) -> None:
         """Settle what is not answered in time; what a worker has is released when that worker is done with it."""
         problem = Problem("deadline", "no answer within the request's timeout", "Allow more time, or try later.", 504)
@@ -305,14 +263,14 @@ class Scheduler:
                 self._metrics.rejected.labels(self.name, "deadline").inc()
                 item.settle(InferenceResult(None, problem))
             if self._queue.discard(item):
-                self._release(item)
+                item.free(item.blocks)
 
     def fail_waiting(self, reason: str, retry_after: float | None = None) -> None:
         """Settle all that wait: there will be no answer, or none within `retry_after` seconds."""
         problem = Problem("unavailable", f"{self.name}: {reason}", status=503, retry_after=retry_after)
         for item in self._queue.drain():
             item.settle(InferenceResult(None, problem))
-            self._release(item)
+            item.free(item.blocks)
 
     def dispatch(self) -> None:
         """Hand what waits to workers that have room: first to idle ones, then to those on their last batch."""
@@ -356,7 +314,7 @@ class Scheduler:
             else:
                 problem = Problem(**result["problem"]) if "problem" in result else None
                 item.settle(InferenceResult(result.get("row"), problem, stages, rows))
-            self._release(item)
+            item.free(item.blocks)
         if read:
             worker.free_outputs(read)
         self.dispatch()
@@ -374,12 +332,12 @@ class Scheduler:
         for item in reversed(items):
             item.attempts += 1
             if item.future.done():
-                self._release(item)
+                item.free(item.blocks)
             elif item.attempts > 1 or self.pool is None:
                 message = f"the worker ended while it computed this: {reason}"
                 hint = "Does it happen again with this input alone?"
                 item.settle(InferenceResult(None, Problem("failed", message, hint, 500)))
-                self._release(item)
+                item.free(item.blocks)
             else:
                 self._queue.requeue(item)
         self.dispatch()

@@ -7,18 +7,19 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncGenerator, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 
 from plimsoll.core.target import Target
 from plimsoll.core.wording import printable
 from plimsoll.errors import PlimsollError
 from plimsoll.serve.candidates import Candidate, candidates
 from plimsoll.serve.folders import ServiceFolder, Snapshot
+from plimsoll.serve.inbound import InboundMemory
 from plimsoll.serve.ipc import Array
 from plimsoll.serve.messages import (
     InferenceResult,
@@ -30,10 +31,10 @@ from plimsoll.serve.messages import (
     RequestOptions,
     unavailable,
 )
-from plimsoll.serve.metrics import Metrics, ModelStatistics
+from plimsoll.serve.metrics import Metrics, ModelStatistics, gauges
 from plimsoll.serve.pipeline import ReceiveLimit
 from plimsoll.serve.pool import PlanOptions, Pool, PoolCallbacks, WorkerPlan
-from plimsoll.serve.scheduler import LOADING, InboundMemory, Scheduler
+from plimsoll.serve.scheduler import LOADING, Scheduler
 from plimsoll.serve.settings import Settings
 from plimsoll.serve.worker_handle import ItemKind, WorkerHandle
 from plimsoll.system import host
@@ -304,21 +305,37 @@ _log = logging.getLogger("plimsoll.serve")
 class Service:
     """Models by their names. `start` it inside an event loop, `close` it there."""
 
-    def __init__(self, settings: Settings, models: Sequence[ModelConfig]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        models: Sequence[ModelConfig],
+        memory: InboundMemory | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
         self.settings = settings
-        self.metrics = Metrics()
-        self.memory = InboundMemory(settings.shared_bytes)
+        self.metrics = metrics or Metrics()
+        self.memory = memory or InboundMemory.create(settings.of_process().shared_bytes, settings.processes)
         self.receive_limit = ReceiveLimit(settings.max_received_bytes)
         self.folder = ServiceFolder(settings.folder)
         shared = Shared(self.metrics, self.memory, self.folder)
-        self.models: Mapping[str, ServedModel] = {
-            config.name: ServedModel(config, settings, shared) for config in models
-        }
+        self.models: Mapping[str, ServedModel] = {config.name: self._served(config, shared) for config in models}
         for name, candidate in candidates(settings.candidates, self.models, self.metrics).items():
             self.models[name].candidate = candidate
         self.draining = False
         """Whether the service is about to end: it reports that it isn't ready, and finishes what it has."""
+        self.web_bytes: Callable[[], tuple[int, int]] = self._own_bytes
+        """How much memory what speaks with the network holds itself, and of the shared memory."""
         self.metrics.add_gauges(self._gauges)
+
+    def _served(self, config: ModelConfig, shared: Shared) -> ServedModel:
+        return ServedModel(config, self.settings, shared)
+
+    async def metrics_page(self, accept: str) -> tuple[bytes, str]:
+        """Return the metrics as text, and its content type, in the format that the scraper accepts."""
+        return self.metrics.page(accept)
+
+    async def refresh(self) -> None:
+        """See to it that what was counted of the models is up to date."""
 
     async def start(self) -> None:
         """Load all models; where one can't be loaded, raises the error that says why, or RequestError."""
@@ -380,19 +397,7 @@ class Service:
         await asyncio.to_thread(self.folder.remove)
 
     def _gauges(self) -> Iterable[Metric]:
-        ready = GaugeMetricFamily("plimsoll_ready", "Whether a model answers.", labels=("model",))
-        queue = GaugeMetricFamily("plimsoll_queue_length", "Pictures waiting for a worker.", labels=("model",))
-        workers = GaugeMetricFamily("plimsoll_workers", "Worker processes.", labels=("model", "state"))
-        memory = GaugeMetricFamily(
-            "plimsoll_memory_bytes", "Resident memory of a process.", labels=("model", "process")
-        )
-        shared = GaugeMetricFamily("plimsoll_shared_memory_bytes", "Shared memory that waiting pictures occupy.")
-        for model in self.models.values():
-            ready.add_metric((model.name,), model.state == "ready")
-            queue.add_metric((model.name,), model.scheduler.waiting)
-            for state in ("ready", "starting", "retiring"):
-                workers.add_metric((model.name, state), sum(worker.state == state for worker in model.workers))
-            memory.add_metric((model.name, "workers"), sum(worker.resident for worker in model.workers))
-        memory.add_metric(("", "web"), host.resident_bytes(os.getpid()) or 0)
-        shared.add_metric((), self.memory.blocks.used)
-        return (ready, queue, workers, memory, shared)
+        return gauges(self.models.values(), *self.web_bytes())
+
+    def _own_bytes(self) -> tuple[int, int]:
+        return host.resident_bytes(os.getpid()) or 0, self.memory.blocks.used

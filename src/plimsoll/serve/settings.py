@@ -43,6 +43,8 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    web_processes: int = Field(1, ge=1, le=64)
+    """Processes that speak HTTP; more than one only where a single one can't keep the workers busy."""
     max_body_bytes: int = Field(64 * MEBIBYTE, ge=1024)
     """A larger request is answered with 413."""
     max_received_bytes: int = Field(512 * MEBIBYTE, ge=1024)
@@ -102,11 +104,30 @@ class Settings(BaseModel):
     folder: Path | None = None
     """Where served bundles are copied to; by default the user's cache."""
 
+    @property
+    def processes(self) -> int:
+        """How many processes take requests: the main one takes those of gRPC, beside several web processes."""
+        return 1 if self.web_processes == 1 else self.web_processes + 1
+
+    def of_process(self) -> Settings:
+        """Return the limits of one web process: its share of those that hold for all of them together, and at least
+        what the largest request needs."""
+        count, largest = self.web_processes, self.max_body_bytes
+        if count == 1:
+            return self
+        shares = {
+            "max_connections": max(1, self.max_connections // count),
+            "max_received_bytes": max(largest, self.max_received_bytes // count),
+            "max_unsent_bytes": max(MEBIBYTE, self.max_unsent_bytes // count),
+            "shared_bytes": max(2 * largest, self.shared_bytes // count),
+        }
+        return self.model_copy(update=shares)
+
 
 def read(file: Path | None, overrides: Mapping[str, Any]) -> Settings:
     """Read settings from a TOML file, if there is one; `overrides` replace its values. Raises InputError."""
     try:
-        data = tomllib.loads(files.read_text(file, MEBIBYTE)) if file is not None else {}
+        data = tomllib.loads(files.read_text(file, MEBIBYTE, regular=True)) if file is not None else {}
         return Settings.model_validate({**data, **overrides})
     except OSError as error:
         raise InputError(f"{file}: can't read the settings: {error.strerror}") from error

@@ -7,7 +7,6 @@ import contextlib
 import logging
 import os
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -51,6 +50,8 @@ class Item:
     queued: bool = False
     waited: float = 0.0
     """Seconds in the queue before it was sent."""
+    free: Callable[[Sequence[int]], None] = field(default=lambda _: None)
+    """Frees blocks, once nobody needs them any more."""
 
     def settle(self, result: object) -> None:
         """Set the result, unless nobody waits for it any more."""
@@ -217,7 +218,7 @@ class WorkerHandle:
             await asyncio.wait({self._log_task})
             self._log_task = None
         await self._clean()
-        return self.kill_reason or _exit_reason(process.returncode or 0, self._last_line)
+        return self.kill_reason or child.exit_reason(process.returncode or 0, self._last_line)
 
     async def _clean(self) -> None:
         if isinstance(self._process, ChildProcess):
@@ -270,9 +271,3 @@ def _start_error(reason: str, hint: str = "", exit_code: int = BackendError.exit
     error = RequestError(Problem("unavailable", reason, hint, 503))
     error.exit_code = exit_code  # type: ignore[misc]  # known only now
     return error
-
-
-def _exit_reason(code: int, last_line: str) -> str:
-    if code < 0:
-        return f"killed by {signal.Signals(-code).name}"
-    return "exited" if code == 0 else f"exited with code {code}" + (f": {last_line}" if last_line else "")

@@ -259,7 +259,7 @@ def read(file: Path) -> tuple[Key, ...]:
     """Return the keys of a file; raises InputError that names what is wrong in it, without values: somebody may have
     pasted a key into the file."""
     try:
-        return KeyFile.model_validate(tomllib.loads(files.read_text(file, MAX_FILE_BYTES))).key
+        return KeyFile.model_validate(tomllib.loads(files.read_text(file, MAX_FILE_BYTES, regular=True))).key
     except OSError as error:
         raise InputError(
             f"{file}: can't read the keys: {error.strerror}",

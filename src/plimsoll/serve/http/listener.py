@@ -8,8 +8,9 @@ import re
 import socket
 import ssl
 import stat
-from collections.abc import Sequence
-from contextlib import suppress
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from plimsoll.errors import InputError
 from plimsoll.serve.http import sockets
 from plimsoll.serve.http.protocol import limited
 from plimsoll.serve.settings import Settings
+from plimsoll.system import files
 
 try:
     import resource
@@ -30,6 +32,7 @@ _log = logging.getLogger("plimsoll.serve")
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+)*/?")
 _KEEP_ALIVE_S = 75
 _BACKLOG = 2048
+_MAX_PEM_BYTES = 4 * 1024 * 1024
 _OTHER_DESCRIPTORS = 256
 """Open files beside connections: workers' pipes, shared memory, the bundle's files."""
 
@@ -96,10 +99,56 @@ def open_sockets(address: Address) -> list[socket.socket]:
     missing = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # a name may have addresses that this machine hasn't
     severe = [error for error in failures if not sockets or error.errno not in missing]
     if severe:
-        for opened in sockets:
-            opened.close()
+        close_sockets(sockets)
         raise _cannot_listen(address, severe[0]) from severe[0]
     return sockets
+
+
+def close_sockets(sockets: Sequence[socket.socket]) -> None:
+    """Close them all."""
+    for opened in sockets:
+        opened.close()
+
+
+class SharedSockets:
+    """The sockets of several processes that listen at one address.
+
+    On Linux each process has its own (SO_REUSEPORT), among which the kernel divides new connections evenly; elsewhere,
+    and for a Unix socket, all wait at the same ones.
+    """
+
+    def __init__(self, sockets: Sequence[socket.socket], *, reuse_port: bool | None = None) -> None:
+        """`sockets`: those that `open_sockets` opened, to whom nobody else listens."""
+        inet = all(opened.family in (socket.AF_INET, socket.AF_INET6) for opened in sockets)
+        self._own = inet and (sys.platform == "linux" if reuse_port is None else reuse_port)
+        self._shared = [] if self._own else list(sockets)
+        self._names = [(opened.family, opened.getsockname()[:2], _takes_ipv4(opened)) for opened in sockets if inet]
+        if self._own:
+            close_sockets(sockets)
+
+    def open(self) -> list[socket.socket]:
+        """Return the sockets for another process; raises OSError."""
+        if not self._own:
+            return [opened.dup() for opened in self._shared]
+        sockets = []
+        try:
+            for family, name, both in self._names:
+                sockets.append(
+                    socket.create_server(name, family=family, backlog=_BACKLOG, reuse_port=True, dualstack_ipv6=both)
+                )
+        except OSError:
+            close_sockets(sockets)
+            raise
+        return sockets
+
+    def close(self) -> None:
+        """Close what it has itself."""
+        close_sockets(self._shared)
+
+
+def _takes_ipv4(opened: socket.socket) -> bool:
+    ipv6 = opened.family == socket.AF_INET6
+    return ipv6 and not opened.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
 
 
 def _cannot_listen(address: Address, error: OSError) -> InputError:
@@ -156,8 +205,13 @@ class Certificate:
         assert certificate is not None  # noqa: S101 - made only where there is one
         assert key is not None  # noqa: S101
         for file in (certificate, key):
-            if not file.is_file():
-                raise InputError(f"{file}: no such file", "TLS needs a certificate and its private key, as PEM files.")
+            try:
+                files.read_bytes(file, _MAX_PEM_BYTES, regular=True)
+            except OSError as error:
+                reason = "no such file" if error.errno == errno.ENOENT else f"can't read it: {error.strerror}"
+                raise InputError(
+                    f"{file}: {reason}", "TLS needs a certificate and its private key, as PEM files."
+                ) from error
         try:
             context.load_cert_chain(certificate, key, password=lambda: b"")
         except (OSError, ValueError) as error:
@@ -227,3 +281,12 @@ def uvicorn_config(
     config.load()
     config.ssl = context
     return config
+
+
+class ServiceServer(uvicorn.Server):
+    """Uvicorn, with signals left to the service."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to who runs it."""
+        yield

@@ -101,6 +101,7 @@ def endpoints(service: Service) -> list[Endpoint]:
         right="predict",
     )
     async def models(_: Request) -> ModelList:
+        await service.refresh()
         return ModelList(models=[_info(model) for model in service.models.values()])
 
     proof_answers = [ok(Proof, "The checks and figures."), *no_report]

@@ -149,6 +149,7 @@ def _server(service: Service) -> list[Endpoint]:
         right="predict",
     )
     async def all_statistics(_: Request) -> schema.Statistics:
+        await service.refresh()
         return models.statistics(models.all_models(service))
 
     return api.rows
@@ -201,6 +202,7 @@ def _models(service: Service, names: Sequence[str]) -> list[Endpoint]:
         names,
     )
     async def statistics(request: Request) -> schema.Statistics:
+        await service.refresh()
         return models.statistics([_named(service, request)])
 
     return api.rows

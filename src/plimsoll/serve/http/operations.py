@@ -72,7 +72,7 @@ def endpoints(service: Service) -> list[Endpoint]:
 
     @api.get("/metrics", _METRICS, right="metrics", probe=True)
     async def metrics(request: Request) -> Response:
-        body, content_type = service.metrics.page(request.headers.get("accept", ""))
+        body, content_type = await service.metrics_page(request.headers.get("accept", ""))
         return Response(body, headers={"Content-Type": content_type})
 
     return api.rows

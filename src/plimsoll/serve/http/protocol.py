@@ -21,6 +21,14 @@ _TOO_LONG = b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 _READ_BYTES = 262_144
 """A caller that reads reads at least so much in `write_timeout`."""
+_HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_NOT_HTTP2 = (
+    b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"  # SETTINGS
+    b"\x00\x00\x34\x07\x00\x00\x00\x00\x00"  # GOAWAY
+    b"\x00\x00\x00\x00\x00\x00\x00\x0d"  # no stream was looked at; HTTP_1_1_REQUIRED (RFC 9113, 7)
+    b"this service speaks HTTP/1.1; nginx speaks 2"
+)
+"""What callers read who begin with HTTP/2."""
 _log = logging.getLogger("plimsoll.serve")
 
 
@@ -69,6 +77,11 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.timeout_keep_alive_task is not None:  # what comes may be blank lines, which begin no request
             self._unset_keepalive_if_required()
             self._limit_head()
+        if data.startswith(_HTTP2_PREFACE) and self._in_head and self.cycle is None:
+            self._refused = True
+            self.transport.write(_NOT_HTTP2)
+            self.loop.call_later(_LINGER_S, self.transport.close)
+            return
         try:
             try:
                 self.parser.feed_data(data)

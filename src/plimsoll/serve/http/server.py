@@ -11,15 +11,14 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-import uvicorn
-
 from plimsoll.serve import log
 from plimsoll.serve.access.authorizer import Authorizer
 from plimsoll.serve.http.app import application
 from plimsoll.serve.http.listener import (
     Address,
-    Certificate,
+    ServiceServer,
     certificate_of,
+    close_sockets,
     open_sockets,
     room_for_connections,
     uvicorn_config,
@@ -28,6 +27,7 @@ from plimsoll.serve.pipeline import Pipeline
 from plimsoll.serve.service import Service
 from plimsoll.serve.signals import Signals
 from plimsoll.serve.tracing import Tracing, is_enabled
+from plimsoll.serve.web.supervisor import WebProcesses
 from plimsoll.system import host
 
 if TYPE_CHECKING:
@@ -52,20 +52,27 @@ async def serve(service: Service, address: Address, on_ready: Callable[[str], No
         # Before the models, which take a while: it raises where there are no good keys. One pipeline for both
         # protocols, so that rates hold over both.
         pipeline = Pipeline(service.metrics, settings.log, Authorizer(settings.access), lines, tracing)
-        stops = _Stops(service, certificate, signals)
         sockets = open_sockets(address)
-        app = application(service, pipeline, address.root_path)
-        context = certificate.context if certificate is not None else None
-        server = _Server(uvicorn_config(app, room_for_connections(settings), address, context))
-        running = asyncio.create_task(server.serve(sockets))
+        url = address.url(sockets)
+        server: ServiceServer | WebProcesses
+        if settings.web_processes > 1:
+            server = WebProcesses(service, address, sockets)
+            running = asyncio.create_task(server.serve())
+            stops = _Stops(service, server.reload_certificate, signals)
+        else:
+            app = application(service, pipeline, address.root_path)
+            context = certificate.context if certificate is not None else None
+            server = ServiceServer(uvicorn_config(app, room_for_connections(settings), address, context))
+            running = asyncio.create_task(server.serve(sockets))
+            stops = _Stops(service, certificate.reload if certificate is not None else None, signals)
         grpc_server: GrpcServer | None = None
         try:
-            if await stops.unless_stopped(service.start(), running):
+            if await stops.unless_stopped(_started(service, server), running):
                 grpc_server = await _start_grpc(service, address, pipeline)
                 gc.collect()
                 gc.freeze()  # what is there now stays: nobody waits while it is looked through for cycles
                 grpc = f", gRPC on port {grpc_server.port}" if grpc_server is not None else ""
-                on_ready(f"{address.url(sockets)}{grpc}")
+                on_ready(f"{url}{grpc}")
                 await stops.wait(running)
                 await _drain(service, stops, grpc_server)
         finally:
@@ -73,8 +80,7 @@ async def serve(service: Service, address: Address, on_ready: Callable[[str], No
             server.should_exit = True
             await running
     finally:
-        for opened in sockets:
-            opened.close()
+        close_sockets(sockets)
         if address.unix_socket is not None and sockets:
             address.unix_socket.unlink(missing_ok=True)
         await service.close()
@@ -86,8 +92,8 @@ async def serve(service: Service, address: Address, on_ready: Callable[[str], No
 class _Stops:
     """What signals ask for while the service runs."""
 
-    def __init__(self, service: Service, certificate: Certificate | None, signals: Signals) -> None:
-        self._service, self._certificate = service, certificate
+    def __init__(self, service: Service, on_reload: Callable[[], None] | None, signals: Signals) -> None:
+        self._service, self._on_reload = service, on_reload
         self._first, self._second = asyncio.Event(), asyncio.Event()
         self._reloads: set[asyncio.Task[None]] = set()
         signals.attend(self._stop, self._reload)
@@ -128,11 +134,18 @@ class _Stops:
         (self._second if self._first.is_set() else self._first).set()
 
     def _reload(self) -> None:
-        if self._certificate is not None:
-            self._certificate.reload()
+        if self._on_reload is not None:
+            self._on_reload()
         task = asyncio.ensure_future(self._service.reload())
         self._reloads.add(task)
         task.add_done_callback(self._reloads.discard)
+
+
+async def _started(service: Service, server: ServiceServer | WebProcesses) -> None:
+    """Load the models; return when all that answers is there."""
+    await service.start()
+    if isinstance(server, WebProcesses):
+        await server.listening()
 
 
 async def _start_grpc(service: Service, address: Address, pipeline: Pipeline) -> GrpcServer | None:
@@ -150,15 +163,6 @@ async def _drain(service: Service, stops: _Stops, grpc_server: GrpcServer | None
     await stops.grace(service.settings.grace)
     if grpc_server is not None:
         await grpc_server.stop(service.settings.drain_timeout)
-
-
-class _Server(uvicorn.Server):
-    """Uvicorn, with our own signals."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Any:
-        """Leave signals to `serve`."""
-        yield
 
 
 def run(service: Service, address: Address, on_ready: Callable[[str], None], signals: Signals) -> None:
