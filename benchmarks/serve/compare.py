@@ -4,6 +4,8 @@
     python benchmarks/serve/set_up.py
     # 16 clients, each of which sends its next request when the last one is answered
     python benchmarks/serve/compare.py closed PHOTOS --bundle BUNDLE
+    # and 12-megapixel uploads beside them: each folder is a run of its own
+    python benchmarks/serve/compare.py closed PHOTOS LARGE --bundle BUNDLE --servers plimsoll,flask,litserve
     # the highest Poisson rate with p99 <= 100 ms
     python benchmarks/serve/compare.py open PHOTOS --bundle BUNDLE
     python benchmarks/serve/compare.py closed PHOTOS --servers plimsoll,LitServe --rounds 2 --out results.json
@@ -101,8 +103,11 @@ def rounds_of(running: Sequence[Running], load: Load, rounds: int, seconds: floa
 
 def table(measurements: Mapping[str, Sequence[Measurement]]) -> Iterator[str]:
     """Yield a row for each server: medians over the rounds, percentiles over all requests."""
-    yield "| server | requests/s (95 % interval) | p50 ms | p95 ms | p99 ms | CPU ms a request | memory MB | errors |"
-    yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |"
+    yield (
+        "| server | requests/s (95 % interval) | p50 ms | p95 ms | p99 ms | CPU ms a request | of it web |"
+        " memory MB | errors |"
+    )
+    yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |"
     for name, rounds in measurements.items():
         rate, latencies = (
             estimate([measured.rate for measured in rounds]),
@@ -110,16 +115,17 @@ def table(measurements: Mapping[str, Sequence[Measurement]]) -> Iterator[str]:
         )
         failed = sum(sum(measured.errors.values()) for measured in rounds)
         times = " | ".join(f"{percentile(latencies, rank, failed):.0f}" for rank in (50, 95, 99))
-        spent, memory = (
+        spent, web, memory = (
             estimate([measured.cpu_ms for measured in rounds]).median,
+            estimate([measured.web_cpu_ms for measured in rounds]).median,
             max(measured.memory_mb for measured in rounds),
         )
         errors = (
             ", ".join(f"{count} × {how}" for measured in rounds for how, count in measured.errors.items()) or "none"
         )
         yield (
-            f"| {name} | {rate.median:.0f} ({rate.low:.0f} … {rate.high:.0f}) | {times} | {spent:.1f} | {memory:.0f} |"
-            f" {errors} |"
+            f"| {name} | {rate.median:.0f} ({rate.low:.0f} … {rate.high:.0f}) | {times} | {spent:.1f} | {web:.2f} |"
+            f" {memory:.0f} | {errors} |"
         )
 
 
@@ -195,7 +201,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("loop", choices=["closed", "open"])
     parser.add_argument(
-        "photos", type=Path, nargs="?", default=ROOT / "examples" / "photos", help="folder of JPEG photographs"
+        "photos", type=Path, nargs="*", default=[ROOT / "examples" / "photos"], help="folders of JPEG photographs"
     )
     parser.add_argument("--bundle", type=Path, help="what `plimsoll ship open_nsfw` made")
     parser.add_argument(
@@ -214,12 +220,19 @@ def main() -> None:
     parser.add_argument("--own-generator", action="store_true", help="traffic.py also where wrk is set up")
     parser.add_argument("--out", type=Path, help="JSON file for everything that was measured")
     arguments = parser.parse_args()
-    photos = photographs(arguments.photos)
+    results = [_measured(folder, arguments) for folder in arguments.photos]
+    if arguments.out:
+        arguments.out.write_text(json.dumps(results if len(results) > 1 else results[0], indent=1))
+
+
+def _measured(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measure all servers with the photographs of a folder; print what came of it."""
+    photos = photographs(folder)
     load = Load(photos, arguments.clients, arguments.own_generator)
     with contextlib.closing(load), started(chosen_servers(arguments), photos, load) as running:
         differences = check(running, photos)
         print(
-            f"{len(photos)} photographs, {arguments.clients} clients, {host.cores()} cores,"
+            f"{folder}: {len(photos)} photographs, {arguments.clients} clients, {host.cores()} cores,"
             f" {'wrk' if load.wrk else 'traffic.py'}"
         )
         print(
@@ -228,16 +241,14 @@ def main() -> None:
             + "\n",
             flush=True,
         )
-        result = (closed if arguments.loop == "closed" else opened)(running, load, arguments)
-        if arguments.out:
-            conditions = {
-                "loop": arguments.loop,
-                "cores": host.cores(),
-                "system": platform.platform(),
-                "photos": len(photos),
-                "differences": differences,
-            }
-            arguments.out.write_text(json.dumps(conditions | {"results": result}, indent=1))
+        return {
+            "loop": arguments.loop,
+            "cores": host.cores(),
+            "system": platform.platform(),
+            "photos": len(photos),
+            "differences": differences,
+            "results": (closed if arguments.loop == "closed" else opened)(running, load, arguments),
+        }
 
 
 if __name__ == "__main__":

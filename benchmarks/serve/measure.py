@@ -31,6 +31,8 @@ class Measurement:
     errors: Mapping[str, int]
     """By status, or `unanswered`."""
     server_cpu_seconds: float
+    web_cpu_seconds: float
+    """Of them, those of the processes that speak with the network."""
     generator_cpu_seconds: float
     memory_mb: float
 
@@ -44,6 +46,11 @@ class Measurement:
         """Processor milliseconds of the server for one answer."""
         return 1e3 * self.server_cpu_seconds / len(self.latencies) if self.latencies else math.nan
 
+    @property
+    def web_cpu_ms(self) -> float:
+        """Processor milliseconds for one answer of what speaks with the network."""
+        return 1e3 * self.web_cpu_seconds / len(self.latencies) if self.latencies else math.nan
+
     def percentile(self, rank: float) -> float:
         """Return a percentile of the latencies; a request with an error counts as infinitely late."""
         return percentile(self.latencies, rank, sum(self.errors.values()))
@@ -54,7 +61,7 @@ class Measurement:
         del figures["latencies"]
         return (
             figures
-            | {"answers": len(self.latencies), "rate": self.rate, "cpu_ms": self.cpu_ms}
+            | {"answers": len(self.latencies), "rate": self.rate, "cpu_ms": self.cpu_ms, "web_cpu_ms": self.web_cpu_ms}
             | {f"p{rank}": self.percentile(rank) for rank in PERCENTILES}
         )
 
@@ -120,19 +127,20 @@ class Load:
 
     def _measured(self, running: Running, command: Sequence[str]) -> Measurement:
         libraries = str(peers_folder() / "wrk" / "usr" / "lib" / "x86_64-linux-gnu")
-        before, own = running.cpu_seconds(), _children_seconds()
+        before, web, own = running.cpu_seconds(), running.web_seconds(), _children_seconds()
         done = subprocess.run(
             command, capture_output=True, text=True, check=True, env=os.environ | {"LD_LIBRARY_PATH": libraries}
         )
         result = json.loads(
             (done.stdout if self.wrk is None or "traffic.py" in command[1] else done.stderr).splitlines()[-1]
         )
-        spent = running.cpu_seconds() - before
+        spent, web_spent = running.cpu_seconds() - before, running.web_seconds() - web
         return Measurement(
             result["seconds"],
             tuple(result["latencies"]),
             result["errors"],
             spent,
+            web_spent,
             result["cpu_seconds"] or _children_seconds() - own,
             running.memory_mb(),
         )

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from http_wire import Connection, NoResponseError, Response
-from processes import memory_mb, processor_seconds, tree
+from processes import command_line, memory_mb, own_seconds, processor_seconds, tree
 from request_formats import INFER_BINARY, INFER_JSON, PLAIN, PLIMSOLL, ROOT, RequestFormat
 from set_up import HERE, peers_folder
 
@@ -109,6 +109,12 @@ class Running:
     def cpu_seconds(self) -> float:
         """Return the processor time that all its processes have used."""
         return processor_seconds(self.process.pid)
+
+    def web_seconds(self) -> float:
+        """Return the processor time that the processes have used that speak with the network: of ours all but the
+        workers, of others the first one."""
+        pids = [self.main, *(pid for pid in tree(self.main) if "plimsoll.serve.web" in command_line(pid))]
+        return sum(own_seconds(pid) for pid in pids)
 
     def memory_mb(self) -> float:
         """Return the memory of all its processes."""
