@@ -122,14 +122,14 @@ def main() -> int:
                 for http2 in (False, True) if name != "uvicorn" else (False,):
                     taken = cost(pid, arguments.h2load, Path(photo.name), http2=http2, requests=arguments.requests)
                     print(f"{name} HTTP/{2 if http2 else 1.1}: {taken} of processor time a request", flush=True)
-                asked: dict[str, Callable[[], str]] = {
+                probes: dict[str, Callable[[], str]] = {
                     "half a head": lambda: closed_after(b"GET / HTTP/1.1\r\nHost: x\r\n", arguments.patience),
                     "a head of 1 MB": lambda: closed_after(
                         b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 1_000_000, arguments.patience
                     ),
                     "answers that nobody reads": lambda pid=pid: unread(pid, arguments.patience),
                 }
-                for what, ask in asked.items():
+                for what, ask in probes.items():
                     print(f"  {what}: {ask()}", flush=True)
     return 0
 
