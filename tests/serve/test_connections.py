@@ -21,8 +21,7 @@ from starlette.types import ASGIApp
 from helpers.asgi_servers import endpoint, http_app
 from helpers.service_process import until
 from plimsoll.errors import InputError
-from plimsoll.serve.http.listener import Address, open_sockets, uvicorn_config
-from plimsoll.serve.http.server import _Server
+from plimsoll.serve.http.listener import Address, ServiceServer, open_sockets, uvicorn_config
 from plimsoll.serve.request import Operation
 from plimsoll.serve.settings import MEBIBYTE, Settings
 
@@ -32,7 +31,7 @@ def served(app: ASGIApp, settings: Settings) -> Iterator[tuple[str, int]]:
     """Serve with these settings; give host and port."""
     address = Address(port=0)
     sockets = open_sockets(address)
-    server = _Server(uvicorn_config(app, settings.model_copy(update={"drain_timeout": 1}), address))
+    server = ServiceServer(uvicorn_config(app, settings.model_copy(update={"drain_timeout": 1}), address))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets)), daemon=True)
     thread.start()
     until(lambda: server.started, "the server")
@@ -245,7 +244,7 @@ def test_the_end_of_an_answer_that_nobody_reads_holds_no_connection() -> None:
     address, size = Address(port=0), 100_000
     sockets = open_sockets(address)
     sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-    server = _Server(uvicorn_config(APP, Settings(write_timeout=1.0, drain_timeout=1), address))
+    server = ServiceServer(uvicorn_config(APP, Settings(write_timeout=1.0, drain_timeout=1), address))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets)), daemon=True)
     thread.start()
     until(lambda: server.started, "the server")
