@@ -45,7 +45,7 @@ class WebProcess:
         self.number = number
         self.started = 0
         """How often one was."""
-        self.stopping = False
+        self._stopping = asyncio.Event()
         self.listening = asyncio.Event()
         self.resident = self.stored = 0
         """Bytes that it holds itself, and of the shared memory."""
@@ -66,7 +66,7 @@ class WebProcess:
         """Run one, and another one whenever it ends, until the service ends; raises RequestError where the first one
         can't be started."""
         failures = 0
-        while not self.stopping:
+        while not self._stopping.is_set():
             self.listening.clear()
             try:
                 await self._start()
@@ -78,7 +78,7 @@ class WebProcess:
                 reason = f"{type(error).__name__} in the main process"
             listened = self.listening.is_set()
             reason = await self._end(reason)
-            if self.stopping:
+            if self._stopping.is_set():
                 return
             if not listened and not self.started:
                 raise _start_error(reason)
@@ -87,11 +87,12 @@ class WebProcess:
             self._service.metrics.restarts.labels("", "web" if listened else "start_failed").inc()
             if failures:
                 self._close_sockets()  # so that callers reach the others
-                await asyncio.sleep(next_backoff(failures))
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), next_backoff(failures))
 
     def stop(self) -> None:
         """Accept nothing more, and have it finish what it has accepted."""
-        self.stopping = True
+        self._stopping.set()
         self._close_sockets()
         self.send({"stop": True})
         if not self.listening.is_set() and self._process is not None:
@@ -292,7 +293,7 @@ class WebProcess:
         process.kill()
         code = await process.wait()
         process.close()
-        while self._held and not self.stopping:  # workers still read what it had stored
+        while self._held and not self._stopping.is_set():  # workers still read what it had stored
             await asyncio.sleep(_POLL_S)
         return reason or child.exit_reason(code)
 
