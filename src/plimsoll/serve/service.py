@@ -129,7 +129,7 @@ class ServedModel:
                 if snapshot is not None:
                     await asyncio.to_thread(snapshot.remove)
                 if isinstance(error, OSError):
-                    error = _no_room(error)
+                    error = unavailable(f"the model's files can't be read, or copied: {error.strerror or error}")
                 if not isinstance(error, PlimsollError):
                     raise
                 self._load_failed(error)
@@ -293,10 +293,6 @@ class ServedModel:
                 await asyncio.to_thread(snapshot.remove)
 
         self._in_background(finish())
-
-
-def _no_room(error: OSError) -> RequestError:
-    return unavailable(f"the model's files can't be read, or copied: {error.strerror or error}")
 
 
 _log = logging.getLogger("plimsoll.serve")
