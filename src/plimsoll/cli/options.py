@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from plimsoll.core.target import Target
 from plimsoll.core.wording import unknown
 from plimsoll.errors import InputError, PlimsollError
+
+if TYPE_CHECKING:
+    from plimsoll.prove.labels import Truths
 
 
 def _parser(option: str, parse: Callable[[str], Any]) -> Callable[[Any], Any]:
@@ -134,7 +137,8 @@ Labels = Annotated[
     typer.Option(
         "--labels",
         metavar="PATH",
-        help="The true labels: a CSV file of path,label, or a folder with one folder a label.",
+        help="What the pictures really show: a CSV file of path,label or a folder with one folder a label; for"
+        " detectors COCO's JSON file or a folder of YOLO's or Pascal VOC's files.",
     ),
 ]
 Budget = Annotated[
@@ -173,14 +177,11 @@ def settings(pairs: Iterable[str]) -> dict[str, str]:
     return parsed
 
 
-def labels_of(path: Path | None, spec: Any, paths: Sequence[str]) -> dict[str, str] | None:
-    """Return the true label of each picture that has one, None without --labels; raises InputError.
+def labels_of(path: Path | None, spec: Any, paths: Sequence[str]) -> Truths | None:
+    """Return the right answer to each picture that has one, None without --labels; raises InputError.
 
-    `spec` says which labels there are; a CSV file's paths may be relative to the folder of pictures, if `paths` is one.
+    `spec` says which labels there are, `paths` which pictures.
     """
     from plimsoll.prove.labels import read_labels
 
-    if path is None:
-        return None
-    folder = Path(paths[0]) if len(paths) == 1 and Path(paths[0]).is_dir() else None
-    return read_labels(path, getattr(spec.output, "labels", ()), folder)
+    return None if path is None else read_labels(path, spec.output, [Path(name) for name in paths])

@@ -109,6 +109,9 @@ METRICS: dict[str, tuple[LimitKind, str]] = {
     "box_error": ("share", "mean of 1 - IoU of matched boxes: upper 95 % bound"),
     "box_shift": ("share", "mean shift and scaling of matched boxes, as a share of their size: 95 % bound"),
     "box_changes": ("share", "share of pictures in which a box is lost or added: exact upper 95 % bound"),
+    "map": ("change", "change of COCO's mAP (IoU 0.5 to 0.95) against labels, in points of 100: lower 95 % bound"),
+    "map50": ("change", "change of the mAP at IoU 0.5 against labels, in points of 100: lower 95 % bound"),
+    "mask_map": ("change", "change of the masks' mAP against labels, in points of 100: lower 95 % bound"),
     "mask_iou": ("agreement", "mean IoU of matched boxes' masks: lower 95 % bound"),
     "miou": ("agreement", "mean intersection over union of the masks' labels: lower 95 % bound"),
     "boundary_iou": ("agreement", "the same of the masks' boundaries: lower 95 % bound"),
@@ -128,6 +131,11 @@ SCORE_METRICS = frozenset(
 )
 """The metrics of classifiers' scores and labels."""
 
+_IN_POINTS = frozenset({"map", "map50", "mask_map"})
+"""Metrics that people quote in points of 100, and limit in them."""
+_LEAST_POINTS = 0.0005
+"""Less is taken for a fraction: -0.005 where half a point, -0.5, is meant."""
+
 TASK_METRICS: dict[str, tuple[str, ...]] = {
     "classify": (
         *("agreement", "flips", "mean_deviation", "max_deviation", "accuracy", "precision", "recall", "auc", "top1"),
@@ -135,7 +143,7 @@ TASK_METRICS: dict[str, tuple[str, ...]] = {
     ),
     "detect": (
         *("agreement", "box_recall", "box_precision", "box_score_deviation", "box_error", "box_shift", "box_changes"),
-        *("nme", "mask_iou", "snr"),
+        *("nme", "mask_iou", "map", "map50", "mask_map", "snr"),
     ),
     "segment": ("agreement", "miou", "boundary_iou", "pixel_changes", "snr"),
     "landmarks": ("agreement", "nme", "failure_rate", "point_auc", "presence_deviation", "snr"),
@@ -191,22 +199,32 @@ class Limit:
         number, percent = written.removesuffix("%").strip(), written.endswith("%")
         if not _NUMBER.fullmatch(number):
             raise InputError(f"budget '{text}': '{written}' is not a number", _EXAMPLE)
-        value = float(number) / (100 if percent else 1)
-        if reason := _problem(kind, value, percent):
+        value = float(number) / (100 if percent or name in _IN_POINTS else 1)
+        if name in _IN_POINTS and -_LEAST_POINTS < value < 0:
+            hint = f"Write {name}={100 * float(number):g} for {-100 * float(number):g} points." if not percent else ""
+            raise InputError(f"budget '{text}': {name} is in points of 100, and {written} is hardly any", hint)
+        if reason := _problem(kind, value, percent or name in _IN_POINTS):
             raise InputError(f"budget '{text}': {reason}", _EXAMPLE)
         return cls(name, value)
 
     def __str__(self) -> str:
-        percent = unit_of(self.metric) == "%"
-        return f"{self.metric}={100 * self.value:g}%" if percent else f"{self.metric}={self.value:g}"
+        unit = unit_of(self.metric)
+        return f"{self.metric}={in_unit(self.value, self.metric):g}{unit if unit == '%' else ''}"
 
 
 def unit_of(metric: str) -> str:
-    """Return the unit that a metric's figures are shown in: %, dB or none."""
+    """Return the unit that a metric's figures are shown in: %, points, dB or none."""
     kind = limit_kind(metric)
+    if metric in _IN_POINTS:
+        return "points"
     if kind in ("share", "agreement") or (kind == "change" and metric != "auc"):
         return "%"
     return "dB" if kind == "decibel" else ""
+
+
+def in_unit(value: float, metric: str) -> float:
+    """Return a metric's figure in the unit that it is shown in."""
+    return value * (100 if unit_of(metric) in ("%", "points") else 1)
 
 
 def limit_kind(metric: str) -> LimitKind | None:
@@ -295,16 +313,14 @@ class Budget:
 
 def _check(limit: Limit, figure: BoundedFigure) -> Check:
     kind = limit_kind(limit.metric)
-    unit = unit_of(limit.metric)
-    factor = 100 if unit == "%" else 1
     return Check(
         name=figure.name,
-        measured=figure.value * factor,
+        measured=in_unit(figure.value, limit.metric),
         # The largest of a sample bounds nothing but the sample: it is judged as it is.
-        bound=None if limit.metric == "max_deviation" else figure.bound * factor,
-        limit=limit.value * factor,
+        bound=None if limit.metric == "max_deviation" else in_unit(figure.bound, limit.metric),
+        limit=in_unit(limit.value, limit.metric),
         direction="at_least" if kind in ("agreement", "change", "decibel") else "at_most",
-        unit=unit,
+        unit=unit_of(limit.metric),
         detail=figure.detail,
     )
 

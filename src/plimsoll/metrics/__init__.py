@@ -2,6 +2,7 @@
 
 tensors      how far tensors lie apart: largest and mean difference, cosine, signal to noise
 decisions    flips with exact bounds, the deviation of scores, rank correlation, bootstrapped bounds
+average_precision  precision over recall of detectors, with a weight for each picture
 labelled     accuracy, precision, recall, AUC and top-k of two models on labelled pictures
 """
 

@@ -60,7 +60,7 @@ def binary(
         ("recall", recall, int(positive.sum())),
     ):
         changes.append(
-            _change(
+            metric_change(
                 name,
                 partial(metric, positive, decided[0]),
                 partial(metric, positive, decided[1]),
@@ -71,7 +71,7 @@ def binary(
     fewer = min(int(positive.sum()), int((~positive).sum()))
     return (
         *changes,
-        _change("auc", Ranking(positive, scores[0]).auc, Ranking(positive, scores[1]).auc, positive.size, fewer),
+        metric_change("auc", Ranking(positive, scores[0]).auc, Ranking(positive, scores[1]).auc, positive.size, fewer),
     )
 
 
@@ -87,10 +87,12 @@ def multiclass(
     chosen = [np.asarray(row, np.int64) for row in (reference, other)]
     _check_lengths(classes, *chosen)
     correct = [classes == row for row in chosen]
-    changes = [_change("top1", partial(_mean, correct[0]), partial(_mean, correct[1]), classes.size, classes.size)]
+    changes = [
+        metric_change("top1", partial(_mean, correct[0]), partial(_mean, correct[1]), classes.size, classes.size)
+    ]
     for name, metric in (("precision", _macro_precision), ("recall", _macro_recall)):
         changes.append(
-            _change(
+            metric_change(
                 name,
                 partial(metric, classes, chosen[0]),
                 partial(metric, classes, chosen[1]),
@@ -100,11 +102,11 @@ def multiclass(
         )
     for best, hits in ranks.items():
         among = [partial(_mean, np.asarray(row, np.bool_)) for row in hits]
-        changes.append(_change(f"top{best}", among[0], among[1], classes.size, classes.size))
+        changes.append(metric_change(f"top{best}", among[0], among[1], classes.size, classes.size))
     return tuple(changes)
 
 
-def _change(name: str, first: Statistic, second: Statistic, count: int, affected: int) -> MetricChange:
+def metric_change(name: str, first: Statistic, second: Statistic, count: int, affected: int) -> MetricChange:
     """Measure a metric on both sides and bound its change.
 
     Where no draw shows any change, the sample still can't rule out a change too rare to be in it: then the exact bound

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,17 +15,23 @@ from pydantic import JsonValue
 from plimsoll.core.budget import BoundedFigure, Evidence, Limit
 from plimsoll.metrics.boxes import LEAST_IOU, BoxChanges, compare_boxes, corners_of, lowered, match, overlaps
 from plimsoll.metrics.decisions import pictures_needed
+from plimsoll.metrics.labelled import MetricChange
+from plimsoll.prove.average_precision import LEAST_SCORE, MOST_BOXES, ScoredBoxes, changes_against
 from plimsoll.prove.comparison import (
     Change,
     Comparer,
     Comparison,
     bias_figure,
+    change_details,
+    change_figure,
     changed_figure,
     complement,
+    label_notes,
     mean_figure,
     settings_that_differ,
     share_figure,
 )
+from plimsoll.prove.labels import Truth
 from plimsoll.spec.spec import Detect
 from plimsoll.tasks import Answer, Task
 from plimsoll.tasks.detect import Box, Detection
@@ -54,6 +60,8 @@ class PictureBoxes:
     over them."""
     mask_error: float = math.nan
     """Of networks that give masks: 1 - IoU of matched boxes' masks, summed up."""
+    scored: tuple[ScoredBoxes, ScoredBoxes] | None = None
+    """All boxes of both, where pictures are labelled."""
 
 
 class BoxComparer(Comparer):
@@ -61,16 +69,35 @@ class BoxComparer(Comparer):
 
     answer_type: ClassVar[type[Answer]] = Detection
 
-    def __init__(self, output: Detect, other: Detect) -> None:
-        self._labels = len(output.labels)
+    def __init__(self, output: Detect, other: Detect, *, labelled: bool = False) -> None:
+        """`labelled`: boxes of any score are decoded, as the precision against labels needs them."""
+        self._labels = {label: at for at, label in enumerate(output.labels)}
+        self._labelled, self._blends = labelled, output.suppression == "blend"
         self._has_points, self._has_masks = output.points > 0, output.prototypes is not None
         self._thresholds = (output.confidence, other.confidence)
         self._settings = tuple(settings_that_differ(output, other, _NAMES))
 
     def threshold(self, task: Task) -> float | None:
-        return lowered(task.threshold or 0.0)
+        near = lowered(task.threshold or 0.0)
+        # A blended box moves with every box below it: what is decoded from a lower score on is another answer.
+        return min(near, LEAST_SCORE) if self._labelled and not self._blends else near
+
+    def dump(self, answer: Detection) -> JsonValue:
+        """Store the boxes that are compared, and as many below them as COCO counts."""
+        near = sum(box.score >= lowered(min(self._thresholds)) for box in answer.boxes)
+        return super().dump(Detection(answer.boxes[: max(near, MOST_BOXES)]))
 
     def measure(self, reference: Detection, other: Detection, scale: tuple[float, float] = (1.0, 1.0)) -> PictureBoxes:
+        if not self._labelled:
+            return self._measure(reference, other, scale)
+        scored = [ScoredBoxes.of(answer.boxes, self._labels, masks=self._has_masks) for answer in (reference, other)]
+        near = [
+            Detection(tuple(box for box in answer.boxes if box.score >= lowered(least)))
+            for answer, least in zip((reference, other), self._thresholds, strict=True)
+        ]
+        return replace(self._measure(near[0], near[1], scale), scored=(scored[0], scored[1]))
+
+    def _measure(self, reference: Detection, other: Detection, scale: tuple[float, float]) -> PictureBoxes:
         first, second = (
             [box for box in answer.boxes if box.score >= least]
             for answer, least in zip((reference, other), self._thresholds, strict=True)
@@ -112,8 +139,14 @@ class BoxComparer(Comparer):
         boxes = f"{changes.reference} box{'' if changes.reference == 1 else 'es'}"
         return Change(moved, ", ".join([boxes, *counts, *([moves] if changes.pairs else [])]))
 
-    def comparison(self, measured: Sequence[PictureBoxes], failed: int) -> BoxComparison:
-        return BoxComparison(len(measured) + failed, failed, tuple(measured), self._labels, self._settings)
+    def comparison(
+        self, measured: Sequence[PictureBoxes], failed: int, truths: Sequence[Truth | None] | None = None
+    ) -> BoxComparison:
+        scored = [picture.scored for picture in measured]
+        changes, labelled = changes_against(truths or (), scored, tuple(self._labels), masks=self._has_masks)
+        return BoxComparison(
+            len(measured) + failed, failed, tuple(measured), len(self._labels), self._settings, changes, labelled
+        )
 
 
 def _point_error(reference: Box, other: Box) -> float:
@@ -143,6 +176,8 @@ class BoxComparison(Comparison):
     """How many the reference knows."""
     settings: tuple[str, ...] = ()
     """How the Specs read the outputs otherwise."""
+    changes: tuple[MetricChange, ...] = ()
+    labelled: int = 0
 
     def total(self, name: str) -> float:
         """Return a count or a sum of `BoxChanges` over all pictures."""
@@ -176,40 +211,45 @@ class BoxComparison(Comparison):
         worst = max((change.largest_error for change in changes), default=0.0)
         counted = f"{sum(pairs):,} matched boxes"
         scores = [change.score_difference for change in changes]
-        return self._inner_evidence(pairs) | {
-            "agreement": [
-                share_figure(
-                    "boxes that agree",
-                    [change.matched for change in changes],
-                    [change.reference + change.other - change.matched for change in changes],
-                    "found by both, of those that either finds",
-                )
-            ],
-            "box_recall": [self._recall()],
-            "box_precision": [self._precision()],
-            "box_score_deviation": [
-                mean_figure("mean score deviation of boxes", scores, pairs, f"{counted}; largest {largest:.2g}")
-            ],
-            "box_error": [
-                mean_figure(
-                    "mean box error (1 - IoU)",
-                    [change.error for change in changes],
-                    pairs,
-                    f"{counted}; largest {worst:.2g}",
-                )
-            ],
-            "box_shift": [
-                bias_figure(
-                    "shift of all boxes",
-                    [change.bias for change in changes],
-                    pairs,
-                    "of centres and sizes, as a share of the sizes: what does not cancel out",
-                )
-            ],
-            "box_changes": [
-                changed_figure("pictures whose boxes changed", sum(each.changed for each in changes), len(changes))
-            ],
-        }
+        against_labels = {change.name: [change_figure(change)] for change in self.changes}
+        return (
+            self._inner_evidence(pairs)
+            | against_labels
+            | {
+                "agreement": [
+                    share_figure(
+                        "boxes that agree",
+                        [change.matched for change in changes],
+                        [change.reference + change.other - change.matched for change in changes],
+                        "found by both, of those that either finds",
+                    )
+                ],
+                "box_recall": [self._recall()],
+                "box_precision": [self._precision()],
+                "box_score_deviation": [
+                    mean_figure("mean score deviation of boxes", scores, pairs, f"{counted}; largest {largest:.2g}")
+                ],
+                "box_error": [
+                    mean_figure(
+                        "mean box error (1 - IoU)",
+                        [change.error for change in changes],
+                        pairs,
+                        f"{counted}; largest {worst:.2g}",
+                    )
+                ],
+                "box_shift": [
+                    bias_figure(
+                        "shift of all boxes",
+                        [change.bias for change in changes],
+                        pairs,
+                        "of centres and sizes, as a share of the sizes: what does not cancel out",
+                    )
+                ],
+                "box_changes": [
+                    changed_figure("pictures whose boxes changed", sum(each.changed for each in changes), len(changes))
+                ],
+            }
+        )
 
     def _inner_evidence(self, pairs: Sequence[int]) -> dict[str, list[BoundedFigure]]:
         """Return the figures for points and masks inside boxes, where the network gives them."""
@@ -289,11 +329,10 @@ class BoxComparison(Comparison):
     def notes(self) -> list[str]:
         shown = {label for picture in self.measured for label in picture.shown}
         if not shown:
-            return []
+            return label_notes(self)
         silent = f"; nothing is proven of the other {self.labels - len(shown):,}" if self.labels > len(shown) else ""
-        return [
-            f"These pictures show {len(shown):,} of {self.labels:,} labels ({', '.join(sorted(shown)[:12])}){silent}"
-        ]
+        labels = f"{len(shown):,} of {self.labels:,} labels ({', '.join(sorted(shown)[:12])})"
+        return [*label_notes(self), f"These pictures show {labels}{silent}"]
 
     def details(self) -> dict[str, JsonValue]:
         names = ("reference", "other", "matched", "lost", "added", "fallen", "risen")
@@ -308,6 +347,7 @@ class BoxComparison(Comparison):
                 (each.changes.largest_score_difference for each in self.measured), default=0.0
             ),
             "largest_box_error": max((each.changes.largest_error for each in self.measured), default=0.0),
+            **change_details(self),
         }
 
 

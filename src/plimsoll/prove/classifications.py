@@ -14,7 +14,16 @@ from pydantic import JsonValue
 from plimsoll.core.budget import BoundedFigure, Evidence
 from plimsoll.metrics.decisions import Flips, Floats, ScoreDeviation, flips, pictures_needed, score_deviation, spearman
 from plimsoll.metrics.labelled import MetricChange, binary, multiclass
-from plimsoll.prove.comparison import Change, Comparer, Comparison, complement
+from plimsoll.prove.comparison import (
+    Change,
+    Comparer,
+    Comparison,
+    change_details,
+    change_figure,
+    complement,
+    label_notes,
+)
+from plimsoll.prove.labels import Truth
 from plimsoll.report import figures
 from plimsoll.spec.spec import Classify
 from plimsoll.tasks import Answer
@@ -46,7 +55,6 @@ class ClassificationComparison(Comparison):
     rank_correlation: float | None
     """Spearman's; None where it is not defined."""
     changes: tuple[MetricChange, ...] = ()
-    """With labels: each metric."""
     labelled: int = 0
     other_label: tuple[str, ScoreDeviation] | None = None
     """The label whose scores deviate most on average, where they deviate more than the compared ones."""
@@ -65,11 +73,7 @@ class ClassificationComparison(Comparison):
         p99 = f", 99th percentile {deviation.p99:.2g}" if deviation.p99 is not None else ""
         order = "" if rank is None else f"; rank correlation {rank:.5f}"
         mean, most = figures.number(deviation.mean), figures.number(deviation.maximum)
-        return [f"Scores deviate by {mean} on average{p99}, {most} at most{order}"] + [
-            f"{change.name}: {change.reference:.4g} → {change.other:.4g}"
-            for change in self.changes
-            if change.change is not None
-        ]
+        return [f"Scores deviate by {mean} on average{p99}, {most} at most{order}", *label_notes(self)]
 
     @property
     def headline(self) -> str:
@@ -101,7 +105,7 @@ class ClassificationComparison(Comparison):
                 )
             )
         for change in self.changes:
-            bounded = [_bounded_change(change)]
+            bounded = [change_figure(change)]
             evidence[change.name] = bounded
             if (alias := _ALIASES.get(change.name)) is not None:
                 evidence.setdefault(alias, bounded)
@@ -134,18 +138,7 @@ class ClassificationComparison(Comparison):
                 for threshold, flipped in self.flips
             ],
             "rank_correlation": self.rank_correlation,
-            "labelled": {
-                change.name: {
-                    "reference": change.reference,
-                    "other": change.other,
-                    "change": change.change,
-                    "lower": change.lower,
-                    "low": change.interval[0] if change.interval else None,
-                    "high": change.interval[1] if change.interval else None,
-                }
-                for change in self.changes
-            },
-            "labelled_count": self.labelled,
+            **change_details(self),
         }
 
 
@@ -254,11 +247,12 @@ class ClassificationComparer(Comparer):
         return Change(abs(second - first), f"{label} {first:.4f} → {second:.4f}")
 
     def comparison(
-        self, measured: Sequence[ScorePair], failed: int, truths: Sequence[str | None] | None = None
+        self, measured: Sequence[ScorePair], failed: int, truths: Sequence[Truth | None] | None = None
     ) -> ClassificationComparison:
         pairs: list[Pair] = [(picture.reference, picture.other) for picture in measured]
         unanswered: list[Pair] = [({}, None)] * failed
-        compared = compare(self._output, [*pairs, *unanswered], truths=truths, thresholds=self._thresholds)
+        labels = [truth if isinstance(truth, str) else None for truth in truths or ()]
+        compared = compare(self._output, [*pairs, *unanswered], truths=labels, thresholds=self._thresholds)
         own = () if self._same_decision else ((None, _own_flips(measured)),)
         return replace(compared, flips=(*compared.flips, *own), confusion=_swapped_labels(self._output, measured))
 
@@ -351,14 +345,6 @@ def _bounded_flips(threshold: float | None, flipped: Flips) -> BoundedFigure:
         return BoundedFigure(name, math.nan, math.nan, "no decision was compared")
     moved = f": {flipped.up:,} up, {flipped.down:,} down" if flipped.up or flipped.down else ""
     return BoundedFigure(name, flipped.share, flipped.upper_bound(), f"{flipped.count:,} of {flipped.total:,}{moved}")
-
-
-def _bounded_change(change: MetricChange) -> BoundedFigure:
-    if change.change is None or change.lower is None or change.reference is None or change.other is None:
-        reason = f"not defined on these {change.count:,} labelled pictures: too few of a class, or none flagged"
-        return BoundedFigure(f"change of {change.name}", math.nan, math.nan, reason)
-    detail = f"{change.reference:.4g} → {change.other:.4g} on {change.count:,} labelled pictures"
-    return BoundedFigure(f"change of {change.name}", change.change, change.lower, detail)
 
 
 def confidence_in_words(flipped: Flips) -> str:

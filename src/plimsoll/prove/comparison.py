@@ -15,6 +15,8 @@ from pydantic import BaseModel, JsonValue, TypeAdapter
 
 from plimsoll.core.budget import BoundedFigure, Evidence, Limit
 from plimsoll.metrics.decisions import CONFIDENCE, Floats, bounds, upper_bound
+from plimsoll.metrics.labelled import MetricChange
+from plimsoll.prove.labels import Truth
 from plimsoll.tasks.base import Answer, Task
 
 
@@ -25,6 +27,10 @@ class Comparison(ABC):
     """The pictures that the reference answered."""
     failed: int
     """Of these, how many the other has no answer to."""
+    changes: tuple[MetricChange, ...] = ()
+    """With labels: each metric of both models against them."""
+    labelled: int = 0
+    """How many pictures have a label."""
 
     @property
     @abstractmethod
@@ -101,8 +107,11 @@ class Comparer(ABC):
         reference's input is, along x and y."""
 
     @abstractmethod
-    def comparison(self, measured: Sequence[Any], failed: int) -> Comparison:
-        """Compare all pictures; the other could not answer further `failed` ones."""
+    def comparison(
+        self, measured: Sequence[Any], failed: int, truths: Sequence[Truth | None] | None = None
+    ) -> Comparison:
+        """Compare all pictures; the other could not answer further `failed` ones. `truths` has the right answer to each
+        measured picture, where it is known."""
 
 
 def settings_that_differ(reference: BaseModel, other: BaseModel, ignored: frozenset[str]) -> Iterator[str]:
@@ -112,6 +121,44 @@ def settings_that_differ(reference: BaseModel, other: BaseModel, ignored: frozen
         if key not in ignored and first != second:
             values = [str(value) if len(str(value)) < 40 else "another value" for value in (second, first)]
             yield f"output.{key} = {values[0]}, the reference has {values[1]}"
+
+
+def change_figure(change: MetricChange) -> BoundedFigure:
+    """Return how a metric against labels changes, with its lower bound; NaN where it is not defined."""
+    name = f"change of {change.name}"
+    if change.change is None or change.lower is None or change.reference is None or change.other is None:
+        reason = f"not defined on these {change.count:,} labelled pictures: too few of a class, or none flagged"
+        return BoundedFigure(name, math.nan, math.nan, reason)
+    detail = f"{change.reference:.4g} → {change.other:.4g} on {change.count:,} labelled pictures"
+    return BoundedFigure(name, change.change, change.lower, detail)
+
+
+def label_notes(comparison: Comparison) -> list[str]:
+    """Say what both models have against the labels, and on how many pictures."""
+    words = [
+        f"{change.name} {change.reference:.4g} → {change.other:.4g}"
+        for change in comparison.changes
+        if change.reference is not None and change.other is not None
+    ]
+    return [f"Against the labels of {comparison.labelled:,} pictures: {', '.join(words)}"] if words else []
+
+
+def change_details(comparison: Comparison) -> dict[str, JsonValue]:
+    """Return the metrics against labels as plain data."""
+    return {
+        "labelled": {
+            change.name: {
+                "reference": change.reference,
+                "other": change.other,
+                "change": change.change,
+                "lower": change.lower,
+                "low": change.interval[0] if change.interval else None,
+                "high": change.interval[1] if change.interval else None,
+            }
+            for change in comparison.changes
+        },
+        "labelled_count": comparison.labelled,
+    }
 
 
 def mean_figure(name: str, sums: Sequence[float], counts: Sequence[float], detail: str) -> BoundedFigure:

@@ -1,5 +1,6 @@
-"""Whether a model's contract fits labelled pictures: how often it is right, and whether a likely other contract (the
-channels in the other order, values on another scale) would be right more often."""
+"""Whether a model's contract fits labelled pictures: how often a classifier is right, how many labelled objects a
+detector finds, and whether a likely other contract (the channels in the other order, values on another scale) would be
+right more often."""
 
 from __future__ import annotations
 
@@ -10,19 +11,28 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from plimsoll.errors import PlimsollError
 from plimsoll.inference.predictor import Predictor, ResolvedModel
+from plimsoll.metrics.boxes import match
 from plimsoll.metrics.decisions import CONFIDENCE, bounds, interval
 from plimsoll.metrics.labelled import Ranking
-from plimsoll.prove.labels import label_of
-from plimsoll.spec.spec import Classify, Spec
+from plimsoll.prove.annotations import TrueBox
+from plimsoll.prove.labels import Truth, Truths, label_of
+from plimsoll.spec.spec import Classify, Detect, Spec
 from plimsoll.spec.steps import Channels, Mean, Scale, Std
+from plimsoll.tasks import Answer
+from plimsoll.tasks.classify import Classification
+from plimsoll.tasks.detect import Box, Detection
 
 PICTURES = 128
 """So many labelled pictures tell a wrong contract from a right one."""
 _PICTURES_FOR_SCALES = 64
+_FOUND_BY_ANY_DETECTOR = 0.1
+"""Whoever finds fewer of the labelled objects than this is not behind the right contract, or looks at other pictures
+than it was trained for."""
 _SIGNIFICANT = 0.001
 """Another contract is named only where so few samples would prefer it by chance (McNemar's exact test)."""
 
@@ -53,9 +63,9 @@ class ContractCheck:
     """How often a model is right on labelled pictures."""
 
     correct: int
-    """Top-1, or at the threshold of the positive label."""
+    """Top-1, or at the threshold of the positive label; of a detector, the objects that it finds."""
     count: int
-    """Labelled pictures that were answered, at most 128."""
+    """Labelled pictures that were answered, at most 128; of a detector, the objects in them."""
     labelled: int
     """Pictures that have a label, of `total`."""
     total: int
@@ -67,6 +77,8 @@ class ContractCheck:
     kinds."""
     auc: float | None = None
     likely: LikelyContract | None = None
+    mislabelled: int | None = None
+    """Of a detector, the objects that it finds under another label; None for a classifier."""
 
     @property
     def problem(self) -> str:
@@ -80,13 +92,22 @@ class ContractCheck:
     def in_words(self) -> str:
         """How often the model is right."""
         auc = f", AUC {self.auc:.3f}" if self.auc is not None else ""
-        tried = f", of which {self.count:,} were tried" if self.labelled > self.count else ""
+        pictures = self.count if self.mislabelled is None else min(self.labelled, PICTURES)
+        tried = f", of which {pictures:,} were tried" if self.labelled > pictures else ""
         sample = f"{self.labelled:,} of {self.total:,} pictures have a label{tried}"
+        if self.mislabelled is not None:
+            return f"the model finds {_share(self.correct, self.count)} labelled objects ({sample})"
         return f"the model is right on {_share(self.correct, self.count)} labelled pictures{auc} ({sample})"
 
     def _badly(self) -> Iterator[str]:
         low, high = interval(self.correct, self.count)
-        if self.auc_low is not None:
+        if self.mislabelled is not None:
+            if high < _FOUND_BY_ANY_DETECTOR:
+                yield "it finds hardly any"
+            if self.mislabelled > max(self.correct, self.count / 10):
+                share = _share(self.mislabelled, self.count)
+                yield f"Under another label it finds {share}: do the Spec's labels stand in the network's order?"
+        elif self.auc_low is not None:
             if self.auc_low <= 0.5:
                 yield "it does not tell the labels apart better than chance"
         elif high < 0.5:
@@ -98,7 +119,8 @@ class ContractCheck:
     def _otherwise(self) -> Iterator[str]:
         if self.likely is not None:
             share = _share(self.likely.correct, self.count)
-            yield f"With {self.likely.difference} it is right on {share}: does the Spec say what it was trained with?"
+            verb = "is right on" if self.mislabelled is None else "finds"
+            yield f"With {self.likely.difference} it {verb} {share}: does the Spec say what it was trained with?"
 
 
 def _share(part: int, whole: int) -> str:
@@ -106,31 +128,55 @@ def _share(part: int, whole: int) -> str:
 
 
 def check_contract(
-    model: ResolvedModel, pictures: Sequence[str], labels: Mapping[str, str], *, cores: int | None = None
+    model: ResolvedModel, pictures: Sequence[str], labels: Truths, *, cores: int | None = None
 ) -> ContractCheck:
-    """Return how often a classifier is right on labelled pictures, at most 128 of them, and the likely right contract
-    where another is surely right more often.
+    """Return how often a classifier is right on labelled pictures, or how many labelled objects a detector finds, on at
+    most 128 pictures, and the likely right contract where another is surely right more often.
 
     The channels in the other order are always tried; other scales only where the model is hardly ever right. `labels`
-    is absolute picture path → right label. Raises what opening the model raises, and InputError for another task.
+    is absolute picture path → right answer. Raises what opening the model raises.
     """
     output = model.model.require_spec().output
-    if not isinstance(output, Classify):
+    if not isinstance(output, (Classify, Detect)):
         return ContractCheck(0, 0, 0, len(pictures), "", 0, None)
     known = [(path, label) for path in pictures if (label := label_of(labels, path)) is not None]
     chosen = _spread(known, PICTURES)
-    scores = _scores(model, [path for path, _ in chosen], cores)
-    answered = [(row, label) for row, (_, label) in zip(scores, chosen, strict=True) if row is not None]
-    paths = [path for row, (path, _) in zip(scores, chosen, strict=True) if row is not None]
-    truths = [label for _, label in answered]
-    right = np.array([_is_right(output, row, label) for row, label in answered], np.bool_)
-    commonest, commonest_count = Counter(truths).most_common(1)[0] if truths else ("", 0)
-    auc, auc_low = _auc(output, answered)
-    check = ContractCheck(
-        int(right.sum()), len(right), len(known), len(pictures), commonest, commonest_count, auc_low, auc
-    )
-    likely = _likely(model, paths, truths, right, suspicious=bool(check.problem), cores=cores)
-    return replace(check, likely=likely)
+    answers = _answers(model, [path for path, _ in chosen], cores)
+    answered = [_Labelled(path, truth, answer) for answer, (path, truth) in zip(answers, chosen, strict=True) if answer]
+    right = _right(output, answered)
+    check = ContractCheck(int(right.sum()), len(right), len(known), len(pictures), "", 0, None)
+    if isinstance(output, Detect):
+        check = replace(check, mislabelled=sum(map(_mislabelled, answered)))
+    else:
+        truths = [item.truth for item in answered]
+        commonest, count = Counter(truths).most_common(1)[0] if truths else ("", 0)
+        auc, auc_low = _auc(output, answered)
+        check = replace(check, commonest=str(commonest), commonest_count=count, auc=auc, auc_low=auc_low)
+    return replace(check, likely=_likely(model, answered, suspicious=bool(check.problem), cores=cores))
+
+
+@dataclass(frozen=True)
+class _Labelled:
+    """A labelled picture with the model's answer; None where it has none."""
+
+    path: str
+    truth: Truth
+    answer: Answer | None
+
+    @property
+    def scores(self) -> Mapping[str, float]:
+        """A classifier's."""
+        return dict(self.answer.scores) if isinstance(self.answer, Classification) else {}
+
+    @property
+    def objects(self) -> list[Box]:
+        """What a detector should find."""
+        return [Box(box.label, 1.0, box.box) for box in self.truth if isinstance(box, TrueBox) and not box.crowd]
+
+    @property
+    def boxes(self) -> tuple[Box, ...]:
+        """What a detector finds."""
+        return self.answer.boxes if isinstance(self.answer, Detection) else ()
 
 
 def _spread(items: Sequence[Any], most: int) -> list[Any]:
@@ -138,62 +184,78 @@ def _spread(items: Sequence[Any], most: int) -> list[Any]:
     return [items[int(index * step)] for index in range(min(len(items), most))]
 
 
-def _scores(model: ResolvedModel, pictures: Sequence[str], cores: int | None) -> list[dict[str, float] | None]:
+def _answers(model: ResolvedModel, pictures: Sequence[str], cores: int | None) -> list[Answer | None]:
     with Predictor(model, cores=cores) as predictor:
-        return [
-            prediction.answer.row()["scores"] if prediction.answer is not None else None
-            for prediction in predictor.predict_many(pictures)
-        ]
+        return [prediction.answer for prediction in predictor.predict_many(pictures)]
 
 
-def _is_right(output: Classify, scores: Mapping[str, float], label: str) -> bool:
+def _right(output: Classify | Detect, items: Sequence[_Labelled]) -> NDArray[np.bool_]:
+    """Return whether each picture is classified right, or each labelled object detected."""
+    if isinstance(output, Classify):
+        return np.array([bool(item.scores) and _is_right(output, item.scores, item.truth) for item in items], np.bool_)
+    flags = []
+    for item in items:
+        objects = item.objects
+        detected = {index for index, *_ in match(objects, item.boxes, [True] * len(objects))}
+        flags += [index in detected for index in range(len(objects))]
+    return np.array(flags, np.bool_)
+
+
+def _mislabelled(item: _Labelled) -> int:
+    """Return how many objects only have boxes of another label on them."""
+    objects, boxes = item.objects, [replace(box, label="") for box in item.boxes]
+    anywhere = match([replace(box, label="") for box in objects], boxes, [True] * len(objects))
+    return len(anywhere) - len(match(objects, item.boxes, [True] * len(objects)))
+
+
+def _is_right(output: Classify, scores: Mapping[str, float], label: object) -> bool:
     if output.positive is not None:
         threshold = 0.5 if output.threshold is None else output.threshold
         return (scores[output.positive] >= threshold) == (label == output.positive)
     return max(scores, key=lambda name: scores[name]) == label
 
 
-def _auc(output: Classify, answered: Sequence[tuple[Mapping[str, float], str]]) -> tuple[float | None, float | None]:
+def _auc(output: Classify, answered: Sequence[_Labelled]) -> tuple[float | None, float | None]:
     """Return the area under the ROC curve of the positive label and its lower bound; None where it is not defined."""
-    if output.positive is None or len({label == output.positive for _, label in answered}) < 2:
+    if output.positive is None or len({item.truth == output.positive for item in answered}) < 2:
         return None, None
-    truth = np.array([label == output.positive for _, label in answered], np.bool_)
-    ranking = Ranking(truth, np.array([scores[output.positive] for scores, _ in answered], np.float64))
+    truth = np.array([item.truth == output.positive for item in answered], np.bool_)
+    ranking = Ranking(truth, np.array([item.scores[output.positive] for item in answered], np.float64))
     low, _, _ = bounds(ranking.auc, truth.size, CONFIDENCE)
     return ranking.auc(np.ones(truth.size)), None if math.isnan(low) else low
 
 
 def _likely(
-    model: ResolvedModel,
-    pictures: Sequence[str],
-    truths: Sequence[str],
-    right: Any,
-    *,
-    suspicious: bool,
-    cores: int | None,
+    model: ResolvedModel, answered: Sequence[_Labelled], *, suspicious: bool, cores: int | None
 ) -> LikelyContract | None:
     """Return the contract that is right most often, if it surely is more often than the model's own."""
     output = model.model.require_spec().output
-    assert isinstance(output, Classify)  # noqa: S101 - checked by the caller
+    assert isinstance(output, (Classify, Detect))  # noqa: S101 - checked by the caller
     best: LikelyContract | None = None
     for difference, spec, is_scale in _others(model.model.require_spec()):
         if is_scale and not suspicious:
             continue
-        most = _PICTURES_FOR_SCALES if is_scale else PICTURES
-        indices = _spread(range(len(pictures)), most)
+        items = _spread(answered, _PICTURES_FOR_SCALES if is_scale else PICTURES)
         try:
-            rows = _scores(_with_spec(model, spec), [pictures[index] for index in indices], cores)
+            answers = _answers(_with_spec(model, spec), [item.path for item in items], cores)
         except PlimsollError:
             continue  # The network does not take it.
-        other = np.array(
-            [row is not None and _is_right(output, row, truths[at]) for row, at in zip(rows, indices, strict=True)],
-            np.bool_,
-        )
-        gained, lost = int((other & ~right[indices]).sum()), int((~other & right[indices]).sum())
-        correct = round(int(other.sum()) * len(pictures) / max(len(indices), 1))
-        if _surely_more(gained, lost) and (best is None or correct > best.correct):
+        others = [replace(item, answer=answer) for item, answer in zip(items, answers, strict=True)]
+        right, other = _right(output, items), _right(output, others)
+        gained, lost = int((other & ~right).sum()), int((~other & right).sum())
+        if not len(right) or not _surely_more(gained, lost) or _precision(output, others) < _precision(output, items):
+            continue
+        correct = round(int(other.sum()) * len(_right(output, answered)) / len(right))
+        if best is None or correct > best.correct:
             best = LikelyContract(difference, correct)
     return best
+
+
+def _precision(output: Classify | Detect, items: Sequence[_Labelled]) -> float:
+    """Return which share of a detector's boxes lies on labelled objects: one that finds boxes everywhere finds more of
+    these, too. A classifier's answer is always one."""
+    boxes = sum(len(item.boxes) for item in items)
+    return float(_right(output, items).sum()) / boxes if isinstance(output, Detect) and boxes else 0.0
 
 
 def _surely_more(gained: int, lost: int) -> bool:

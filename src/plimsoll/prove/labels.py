@@ -1,4 +1,5 @@
-"""Pictures' right labels: from a CSV file, or from folders named after the classes."""
+"""Pictures' right answers: a label each, from a CSV file or from folders named after the classes; a detector's boxes
+from the files that `annotations` reads."""
 
 from __future__ import annotations
 
@@ -6,42 +7,85 @@ import csv
 import difflib
 import io
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from plimsoll.errors import InputError
+from plimsoll.prove.annotations import TrueBox, read_boxes
+from plimsoll.spec.spec import Output
 from plimsoll.system import files
 
 MAX_BYTES = 256_000_000
 
 
-def read_labels(source: Path, known: Iterable[str], images: Path | None = None) -> dict[str, str]:
-    """Return picture path (absolute) → label.
+Truth = str | tuple[TrueBox, ...]
+"""A classified picture's label, or what a detector should find in it."""
+Truths = Mapping[str, Truth]
+"""Picture path (absolute) → its right answer."""
 
-    A CSV file has `path,label` on each line, with or without that heading; a relative path is looked up in `images`,
-    then in the file's own folder. A folder holds one folder per class. Raises InputError for labels that the model
-    doesn't have (`known`) and for a file that can't be read.
+_FORMATS = {
+    "classify": "Classifiers have a CSV file with path,label on each line, or a folder with one folder per class.",
+    "detect": "Detectors have COCO's JSON file, or a folder of YOLO's .txt or Pascal VOC's .xml files, named after the"
+    " pictures.",
+}
+
+
+LABELS_HINT = f"With --labels: {' '.join(_FORMATS.values())}"
+
+
+def read_labels(source: Path, output: Output, images: Sequence[Path] = ()) -> dict[str, Truth]:
+    """Return picture path (absolute) → right answer.
+
+    For classifiers a CSV file has `path,label` on each line, with or without that heading; a relative path is looked up
+    in `images`, where that is one folder, then in the file's own folder. A folder holds one folder per class. For
+    detectors, labels go to the pictures of `images`, folders or files. Raises InputError for labels that the model
+    doesn't have, for a file that can't be read, and for tasks without labels.
     """
-    labels = _read_folder(source) if source.is_dir() else _read_csv(source, images)
-    if not labels:
+    if output.task not in _FORMATS:
         raise InputError(
-            f"{source}: no labels",
-            "Give a CSV file with path,label on each line, or a folder with one folder per class.",
+            f"--labels: nothing is measured against labels for the task '{output.task}'", "Leave --labels out."
         )
-    allowed = list(known)
-    for path, label in labels.items():
-        if label not in allowed:
-            near = difflib.get_close_matches(label, allowed, n=1)
-            suggestion = f"; did you mean '{near[0]}'?" if near else ""
-            raise InputError(
-                f"{source}: {path} has the label '{label}', which the model doesn't know{suggestion}",
-                f"It knows: {', '.join(allowed[:20])}.",
-            )
-    return labels
+    truths: dict[str, Truth] = {}
+    folder = images[0] if len(images) == 1 and images[0].is_dir() else None
+    if output.task == "detect":
+        truths |= read_boxes(source, _by_name(images), output.labels)
+    else:
+        truths |= _read_folder(source) if source.is_dir() else _read_csv(source, folder)
+    if not truths:
+        raise InputError(f"{source}: no labels of these pictures", _FORMATS[output.task])
+    _require_known(source, truths, getattr(output, "labels", ()))
+    return truths
 
 
-def label_of(labels: Mapping[str, str], picture: str) -> str | None:
-    """Return a picture's label, or None."""
+def _require_known(source: Path, truths: Truths, known: Sequence[str]) -> None:
+    allowed = frozenset(known)
+    for path, truth in truths.items():
+        for label in [truth] if isinstance(truth, str) else [box.label for box in truth]:
+            if label not in allowed:
+                near = difflib.get_close_matches(label, known, n=1)
+                suggestion = f"; did you mean '{near[0]}'?" if near else ""
+                raise InputError(
+                    f"{source}: {path} has the label '{label}', which the model doesn't know{suggestion}",
+                    f"It knows: {', '.join(known[:20])}. Leave other labels out of the file.",
+                )
+
+
+def _by_name(images: Sequence[Path]) -> dict[str, Path]:
+    """Return each picture under its path in its folder and its file name, each with and without the suffix; names that
+    two pictures have are left out."""
+    named: dict[str, Path | None] = {}
+    for root in images:
+        for path in sorted(root.rglob("*")) if root.is_dir() else [root]:
+            if not path.is_file():
+                continue
+            inside = path.relative_to(root) if root.is_dir() else Path(path.name)
+            for name in {inside.as_posix(), inside.with_suffix("").as_posix(), path.name, path.stem}:
+                named[name] = path if name not in named else None
+    return {name: path for name, path in named.items() if path is not None}
+
+
+def label_of(labels: Truths, picture: str) -> Truth | None:
+    """Return a picture's right answer, or None."""
     return labels.get(os.path.realpath(picture))  # Path.resolve raises for a loop of links
 
 

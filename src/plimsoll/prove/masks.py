@@ -16,6 +16,7 @@ from plimsoll.core.budget import BoundedFigure, Evidence
 from plimsoll.metrics.decisions import CONFIDENCE, Floats, bounds
 from plimsoll.metrics.masks import compare_masks, overlap
 from plimsoll.prove.comparison import Change, Comparer, Comparison, complement, mean_figure, settings_that_differ
+from plimsoll.prove.labels import Truth
 from plimsoll.spec.spec import Segment
 from plimsoll.tasks import Answer
 from plimsoll.tasks.segment import LabelMap, Segmentation
@@ -98,7 +99,10 @@ class MaskComparer(Comparer):
         share = measured.changed / measured.pixels
         return Change(share, f"{100 * share:.2g} % of the pixels change their label")
 
-    def comparison(self, measured: Sequence[PictureMasks], failed: int) -> MaskComparison:
+    def comparison(
+        self, measured: Sequence[PictureMasks], failed: int, truths: Sequence[Truth | None] | None = None
+    ) -> MaskComparison:
+        del truths
         return MaskComparison(len(measured) + failed, failed, self._labels, tuple(measured), self._settings)
 
 

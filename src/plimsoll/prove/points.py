@@ -22,6 +22,7 @@ from plimsoll.prove.comparison import (
     mean_figure,
     settings_that_differ,
 )
+from plimsoll.prove.labels import Truth
 from plimsoll.spec.spec import Landmarks
 from plimsoll.tasks import Answer
 from plimsoll.tasks.landmarks import Points
@@ -105,7 +106,10 @@ class PointComparer(Comparer):
             f" {100 * measured.worst:.2g} %{presence}",
         )
 
-    def comparison(self, measured: Sequence[PicturePoints], failed: int) -> PointComparison:
+    def comparison(
+        self, measured: Sequence[PicturePoints], failed: int, truths: Sequence[Truth | None] | None = None
+    ) -> PointComparison:
+        del truths
         return PointComparison(len(measured) + failed, failed, tuple(measured), self._settings)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from plimsoll.core.budget import Budget, Check, Evidence, unit_of
+from plimsoll.core.budget import Budget, Check, Evidence, in_unit, unit_of
 from plimsoll.metrics import TensorDeviation
 from plimsoll.metrics.decisions import Flips, ScoreDeviation
 from plimsoll.prove.classifications import ClassificationComparison, too_few
@@ -292,8 +292,7 @@ def _none(name: str, items: Sequence[Any], describe: Callable[[Any], str]) -> Ch
 
 
 def _with_unit(value: float, metric: str) -> str:
-    unit = unit_of(metric)
-    return f"{value * (100 if unit == '%' else 1):.3g} {unit}".rstrip()
+    return f"{in_unit(value, metric):.3g} {unit_of(metric)}".rstrip()
 
 
 def _partial_deviation(part: PartialDeviation | None) -> Any:

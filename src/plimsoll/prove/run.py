@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -19,7 +19,7 @@ from plimsoll.prove import stages
 from plimsoll.prove.boxes import BoxComparer
 from plimsoll.prove.classifications import ClassificationComparer, ScorePair, compared_scores
 from plimsoll.prove.comparison import Comparer, Comparison
-from plimsoll.prove.labels import label_of
+from plimsoll.prove.labels import LABELS_HINT, Truths, label_of
 from plimsoll.prove.layers import InputPair, Layer, compare_layers
 from plimsoll.prove.masks import MaskComparer
 from plimsoll.prove.paired_answers import (
@@ -50,7 +50,7 @@ def prove(  # noqa: PLR0913 - the two models, the pictures, and the options
     other: ResolvedModel,
     images: Iterable[str | Path],
     *,
-    labels: Mapping[str, str] | None = None,
+    labels: Truths | None = None,
     thresholds: Sequence[float] | None = None,
     budget: Budget | None = None,
     layers: bool = False,
@@ -59,9 +59,9 @@ def prove(  # noqa: PLR0913 - the two models, the pictures, and the options
 ) -> Proof:
     """Run both models on all pictures and measure how the other's answers differ; `Proof.passed` is the verdict.
 
-    `labels` is absolute picture path → right label (see `read_labels`). `thresholds` replace the Spec's, for Specs with
-    a positive label. `layers` also compares every value inside the networks on 8 pictures. `advance` is called after
-    each picture. Scores and sums are kept, tensors are not: memory grows by a few hundred bytes a picture.
+    `labels` is absolute picture path → right answer (see `read_labels`). `thresholds` replace the Spec's, for Specs
+    with a positive label. `layers` also compares every value inside the networks on 8 pictures. `advance` is called
+    after each picture. Scores and sums are kept, tensors are not: memory grows by a few hundred bytes a picture.
 
     A picture that the other can't answer counts against it; one that the reference can't answer is only listed. Raises
     InputError where the two don't answer the same question, for a budget that can't be measured, and where there are no
@@ -70,7 +70,7 @@ def prove(  # noqa: PLR0913 - the two models, the pictures, and the options
     pictures = [str(image) for image in images]
     output = reference.model.require_spec().output
     _require_same_question(reference, other)
-    comparer = comparer_for(output, other.model.require_spec().output, thresholds)
+    comparer = comparer_for(output, other.model.require_spec().output, thresholds, labelled=bool(labels))
     options = _Options(budget or budget_for(output), labels, layers, comparer)
     options.budget.require_task(output.task)
     _require_labels(options.budget, labels)
@@ -105,18 +105,21 @@ class _Options:
     """The options of a proof."""
 
     budget: Budget
-    labels: Mapping[str, str] | None
+    labels: Truths | None
     layers: bool
     comparer: Comparer | None
     """None where the task's answers are the raw outputs."""
 
 
-def comparer_for(output: object, other: object, thresholds: Sequence[float] | None = None) -> Comparer | None:
-    """Return what compares the task's answers; None where they are the raw outputs."""
+def comparer_for(
+    output: object, other: object, thresholds: Sequence[float] | None = None, *, labelled: bool = False
+) -> Comparer | None:
+    """Return what compares the task's answers, with right answers where pictures are `labelled`; None where they are
+    the raw outputs."""
     if isinstance(output, Classify) and isinstance(other, Classify):
         return ClassificationComparer(output, other, thresholds)
     if isinstance(output, Detect) and isinstance(other, Detect):
-        return BoxComparer(output, other)
+        return BoxComparer(output, other, labelled=labelled)
     if isinstance(output, Segment) and isinstance(other, Segment):
         return MaskComparer(output, other)
     if isinstance(output, Landmarks) and isinstance(other, Landmarks):
@@ -146,11 +149,10 @@ def _question(output: object) -> tuple[frozenset[str], str | None, int | None]:
     return labels, getattr(output, "positive", None), getattr(output, "points", None)
 
 
-def _require_labels(budget: Budget, labels: Mapping[str, str] | None) -> None:
+def _require_labels(budget: Budget, labels: Truths | None) -> None:
     for metric in budget.metrics:
         if limit_kind(metric) == "change" and not labels:
-            hint = "Give --labels: a CSV file with path,label or a folder with one folder per class."
-            raise InputError(f"the budget limits {metric}, which needs labelled pictures", hint)
+            raise InputError(f"the budget limits {metric}, which needs labelled pictures", LABELS_HINT)
 
 
 def _require_answers(answers: PairedAnswers) -> None:
@@ -243,10 +245,8 @@ def _comparison(answers: PairedAnswers, options: _Options) -> Comparison | None:
     comparer, measured = options.comparer, [answer.measured for answer in answers.pictures]
     if comparer is None:
         return None
-    if isinstance(comparer, ClassificationComparer) and options.labels:
-        truths = [label_of(options.labels, answer.path) for answer in answers.pictures]
-        return comparer.comparison(measured, len(answers.unanswered), truths)
-    return comparer.comparison(measured, len(answers.unanswered))
+    truths = [label_of(options.labels or {}, answer.path) for answer in answers.pictures]
+    return comparer.comparison(measured, len(answers.unanswered), truths)
 
 
 def _scores(output: object, pictures: Sequence[PictureAnswers]) -> tuple[tuple[str, float, float], ...]:

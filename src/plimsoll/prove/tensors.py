@@ -12,6 +12,7 @@ from pydantic import JsonValue
 
 from plimsoll.core.budget import Evidence
 from plimsoll.prove.comparison import Change, Comparer, Comparison
+from plimsoll.prove.labels import Truth
 from plimsoll.prove.outputs import Power, decibels, power_of, signal_to_noise
 from plimsoll.report import figures
 from plimsoll.tasks import Answer
@@ -55,7 +56,10 @@ class TensorComparer(Comparer):
         worst = min(ratios, default=-np.inf)
         return Change(float(10 ** (-worst / 20)), f"signal to noise {figures.decibels(worst)}")
 
-    def comparison(self, measured: Sequence[Power], failed: int) -> TensorComparison:
+    def comparison(
+        self, measured: Sequence[Power], failed: int, truths: Sequence[Truth | None] | None = None
+    ) -> TensorComparison:
+        del truths
         return TensorComparison(len(measured) + failed, failed, tuple(measured))
 
 

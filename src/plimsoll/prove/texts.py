@@ -19,6 +19,7 @@ from plimsoll.prove.comparison import (
     mean_figure,
     settings_that_differ,
 )
+from plimsoll.prove.labels import Truth
 from plimsoll.report.figures import percent_at_most
 from plimsoll.spec.spec import Text
 from plimsoll.tasks import Answer
@@ -54,7 +55,10 @@ class TextComparer(Comparer):
         same = f"'{measured.reference}'"
         return Change(measured.distance, f"{same} → '{measured.other}'" if measured.distance else same)
 
-    def comparison(self, measured: Sequence[PictureText], failed: int) -> TextComparison:
+    def comparison(
+        self, measured: Sequence[PictureText], failed: int, truths: Sequence[Truth | None] | None = None
+    ) -> TextComparison:
+        del truths
         return TextComparison(len(measured) + failed, failed, tuple(measured), self._settings)
 
 

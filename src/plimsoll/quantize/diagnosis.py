@@ -220,9 +220,10 @@ def _processor() -> list[Finding]:
 def _mixed_ranges(proto: ModelProto, calibration: Calibration | None) -> list[Finding]:
     graph = Graph(proto)
     findings = []
+    is_quantized = any(node.op_type == "QuantizeLinear" for node in proto.graph.node)
     for output in graph.outputs:
-        node = _concatenation(graph, output)
-        if node is None:
+        node, has_one_scale = _concatenation(graph, output)
+        if node is None or (is_quantized and not has_one_scale):
             continue
         sizes = {name: size for name in node.input if (size := _size(graph, name, calibration)) is not None}
         unknown = [name for name in node.input if name not in sizes]
@@ -231,9 +232,11 @@ def _mixed_ranges(proto: ModelProto, calibration: Calibration | None) -> list[Fi
                 Finding(
                     "mixed-ranges",
                     f"the output '{output}' joins values of different sizes ({node_key(node)}: {reason}); with one"
-                    " scale the small ones would have no steps left",
-                    "Keep it in float, as `static` does by default (float_heads), or give the network one output for"
-                    " each.",
+                    f" scale the small ones {'have' if has_one_scale else 'would have'} no steps left",
+                    "Quantize the network that it was made from with Plimsoll, which keeps such an output in float."
+                    if has_one_scale
+                    else "Keep it in float, as `static` does by default (float_heads), or give the network one output"
+                    " for each.",
                 )
             )
     return findings
@@ -252,12 +255,16 @@ def _reason(sizes: dict[str, float], unknown: list[str]) -> str:
     return f"'{small}' stays within ±{sizes[small]:.3g}, '{large}' reaches {sizes[large]:.3g}"
 
 
-def _concatenation(graph: Graph, name: str) -> NodeProto | None:
-    """Return the Concat that makes an output, but for its layout."""
-    node = graph.maker.get(name)
-    while node is not None and graph.kind(node) in _THROUGH:
+_QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
+
+
+def _concatenation(graph: Graph, name: str) -> tuple[NodeProto | None, bool]:
+    """Return the Concat that makes an output, but for its layout, and whether its values are quantized together."""
+    node, is_quantized = graph.maker.get(name), False
+    while node is not None and graph.kind(node) in (*_THROUGH, *_QUANTIZERS):
+        is_quantized = is_quantized or graph.kind(node) in _QUANTIZERS
         node = graph.maker.get(node.input[0])
-    return node if node is not None and graph.kind(node) == "Concat" else None
+    return (node if node is not None and graph.kind(node) == "Concat" else None), is_quantized
 
 
 def _size(graph: Graph, name: str, calibration: Calibration | None) -> float | None:
@@ -272,6 +279,6 @@ def _size(graph: Graph, name: str, calibration: Calibration | None) -> float | N
         kind = graph.kind(node)
         if kind in _BOUNDED:
             return _BOUNDED[kind]
-        if kind not in _THROUGH:
+        if kind not in (*_THROUGH, *_QUANTIZERS):
             return None
         name = node.input[0]

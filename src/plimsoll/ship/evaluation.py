@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from plimsoll.core.budget import Budget, Check
 from plimsoll.core.model import Model
 from plimsoll.errors import InputError
-from plimsoll.prove.classifications import ClassificationComparer, ClassificationComparison
+from plimsoll.prove.classifications import ClassificationComparison
 from plimsoll.prove.comparison import Change, Comparison
-from plimsoll.prove.labels import label_of
+from plimsoll.prove.labels import Truths, label_of
 from plimsoll.prove.run import budget_for
 from plimsoll.report.measurements import Deviations, Evaluation, FlippedDecisions, LabelledMetric
 from plimsoll.report.ship_result import PictureChange
@@ -43,9 +43,9 @@ class JudgedTest:
 class Judge:
     """Knows the reference's answers, the right labels and the budget."""
 
-    def __init__(self, model: Model, budget: Budget, truths: Mapping[str, str] | None) -> None:
-        """`truths`: picture path (absolute) → right label. Raises InputError for a budget that the task's answers don't
-        have."""
+    def __init__(self, model: Model, budget: Budget, truths: Truths | None) -> None:
+        """`truths`: picture path (absolute) → right answer. Raises InputError for a budget that the task's answers
+        don't have."""
         output = model.require_spec().output
         budget.require_task(output.task)
         if "snr" in budget.metrics and output.task != "tensor":
@@ -55,7 +55,7 @@ class Judge:
             )
         self.reference: dict[str, Answer] = {}
         """The reference's answer to each picture."""
-        self._comparer = comparer_of(model)
+        self._comparer = comparer_of(model, labelled=bool(truths))
         self._budget, self._truths = budget, truths
 
     def validate(self, answers: Sequence[Answer]) -> Evaluation:
@@ -93,10 +93,8 @@ class Judge:
             pictures.append(ComparedPicture(answer.path, measured))
         answered = [picture for picture in pictures if picture.measured is not None]
         measures, failed = [picture.measured for picture in answered], len(pictures) - len(answered)
-        if isinstance(comparer, ClassificationComparer) and self._truths:
-            truths = [label_of(self._truths, picture.path) for picture in answered]
-            return comparer.comparison(measures, failed, truths), pictures
-        return comparer.comparison(measures, failed), pictures
+        truths = [label_of(self._truths or {}, picture.path) for picture in answered]
+        return comparer.comparison(measures, failed, truths), pictures
 
 
 def evaluation(comparison: Comparison, checks: Sequence[Check] = ()) -> Evaluation:
@@ -107,6 +105,8 @@ def evaluation(comparison: Comparison, checks: Sequence[Check] = ()) -> Evaluati
             count=comparison.pictures,
             failed=comparison.failed,
             deviation=used,
+            labelled=_labelled(comparison),
+            labelled_count=comparison.labelled,
             headline=comparison.headline,
             checks=tuple(checks),
         )
@@ -135,20 +135,24 @@ def evaluation(comparison: Comparison, checks: Sequence[Check] = ()) -> Evaluati
             for threshold, flips in comparison.flips
         ),
         rank_correlation=_figure(comparison.rank_correlation),
-        labelled={
-            change.name: LabelledMetric(
-                reference=_figure(change.reference),
-                candidate=_figure(change.other),
-                drop=-_figure(change.change),
-                low=-change.interval[1] if change.interval else math.nan,
-                high=-change.interval[0] if change.interval else math.nan,
-            )
-            for change in comparison.changes
-        },
+        labelled=_labelled(comparison),
         labelled_count=comparison.labelled,
         headline=comparison.headline,
         checks=tuple(checks),
     )
+
+
+def _labelled(comparison: Comparison) -> dict[str, LabelledMetric]:
+    return {
+        change.name: LabelledMetric(
+            reference=_figure(change.reference),
+            candidate=_figure(change.other),
+            drop=-_figure(change.change),
+            low=-change.interval[1] if change.interval else math.nan,
+            high=-change.interval[0] if change.interval else math.nan,
+        )
+        for change in comparison.changes
+    }
 
 
 def _figure(value: float | None) -> float:

@@ -150,10 +150,13 @@ class AnswerJob(Job[Answers]):
     kind: Literal["answer"] = "answer"
     candidate: Candidate
     pictures: tuple[str, ...]
+    labelled: bool = False
+    """Whether the answers are also compared with labels."""
 
     def run(self, context: JobContext) -> Answers:
         with context.predictor(self.candidate) as predictor:
-            return Answers(answers=_answers(predictor, self.pictures, comparer_of(context.model)))
+            comparer = comparer_of(context.model, labelled=self.labelled)
+            return Answers(answers=_answers(predictor, self.pictures, comparer))
 
 
 class TryResult(Answers):
@@ -171,6 +174,7 @@ class TryJob(Job[TryResult]):
     candidate: Candidate
     pictures: tuple[str, ...]
     seconds: float
+    labelled: bool = False
 
     def run(self, context: JobContext) -> TryResult:
         name = self.candidate.key
@@ -179,7 +183,7 @@ class TryJob(Job[TryResult]):
             built = time.perf_counter()
             predictor.runner("throughput")
             loaded = time.perf_counter()
-            answers = _answers(predictor, self.pictures, comparer_of(context.model))
+            answers = _answers(predictor, self.pictures, comparer_of(context.model, labelled=self.labelled))
             peak = host.peak_bytes()  # Before the reference is in memory too.
             system = SystemUnderTest(name, predictor)
             profiled = profile(system, self.pictures, min_seconds=self.seconds / 8)
@@ -336,10 +340,10 @@ def _speeds(result: BenchmarkResult) -> dict[str, Speed]:
     }
 
 
-def comparer_of(model: Model) -> Comparer:
-    """Return what compares two answers of the model's task."""
+def comparer_of(model: Model, *, labelled: bool = False) -> Comparer:
+    """Return what compares two answers of the model's task, with labels where there are some."""
     output = model.require_spec().output
-    return comparer_for(output, output) or TensorComparer()
+    return comparer_for(output, output, labelled=labelled) or TensorComparer()
 
 
 def _answers(predictor: Predictor, pictures: Sequence[str], comparer: Comparer) -> tuple[Answer, ...]:

@@ -18,6 +18,7 @@ from plimsoll.errors import InputError, PlimsollError
 from plimsoll.inference.cascade import CascadePredictor
 from plimsoll.inference.predictor import ResolvedModel
 from plimsoll.prove.contract import check_contract
+from plimsoll.prove.labels import Truth
 from plimsoll.report.measurements import Figure, ResultModel
 from plimsoll.report.trial import Candidate
 from plimsoll.ship import build
@@ -89,7 +90,7 @@ class CheckContractJob(Job[ContractFindings]):
 
     kind: Literal["check_contract"] = "check_contract"
     pictures: tuple[str, ...]
-    labels: dict[str, str]
+    labels: dict[str, Truth]
 
     def run(self, context: JobContext) -> ContractFindings:
         reference = ResolvedModel(context.model, REFERENCE.target, REFERENCE.preprocessing)

@@ -4,9 +4,8 @@ fastest inside the budget."""
 from __future__ import annotations
 
 import hashlib
-import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from plimsoll.inference.cascade_spec import CascadeSpec
 from plimsoll.inference.predictor import ResolvedModel
 from plimsoll.preprocessing import Preprocessing
 from plimsoll.prove.classifications import default_thresholds
-from plimsoll.prove.labels import label_of
+from plimsoll.prove.labels import Truths, label_of
 from plimsoll.report.measurements import Evaluation
 from plimsoll.report.reason import Failed, GainTooSmall, IsReference, MissesBudget, Ships
 from plimsoll.report.ship_result import (
@@ -86,9 +85,9 @@ class Search:
         split: Split,
         work: WorkFolder,
         config: SearchConfig,
-        truths: Mapping[str, str] | None = None,
+        truths: Truths | None = None,
     ) -> None:
-        """Take what is given. `truths`: picture path (absolute) → right label. Raises InputError for a budget that the
+        """Take what is given. `truths`: picture path (absolute) → right answer. Raises InputError for a budget that the
         answers of the task don't have, or that can't be proven on so few pictures."""
         self._judge = Judge(resolved.model, config.budget, truths)
         self.resolved = resolved
@@ -110,6 +109,9 @@ class Search:
         """Which pictures scaled preprocessing is proven on, by their shorter sides; None where it isn't tried."""
         # What was measured for one objective says nothing about another.
         self._suffix = "-latency" if config.objective == "latency" else ""
+        # A detector's answers are stored with more boxes where they are compared with labels.
+        self._labelled = bool(truths) and not isinstance(self._output, Classify)
+        self._suffix += "-labelled" * self._labelled
 
     def run(
         self, watch: Callable[[Trial], None] = lambda _: None, progress: Callable[[str], None] = lambda _: None
@@ -220,7 +222,8 @@ class Search:
         return self._trial(candidate, result)
 
     def _try_job(self, candidate: Candidate) -> TryJob:
-        return TryJob(candidate=candidate, pictures=self.split.validation, seconds=self.config.measure_seconds)
+        pictures, seconds = self.split.validation, self.config.measure_seconds
+        return TryJob(candidate=candidate, pictures=pictures, seconds=seconds, labelled=self._labelled)
 
     def _trial(self, candidate: Candidate, result: TryResult) -> Trial:
         evaluation = self._judge.validate(results.renamed(result.answers, self.split.validation))
@@ -256,8 +259,8 @@ class Search:
         labels = {
             str(Path(path).resolve()): label for path in pictures if (label := label_of(self._truths, path)) is not None
         }
-        digest = hashlib.sha256(json.dumps(labels, sort_keys=True).encode()).hexdigest()[:16]
-        job = CheckContractJob(pictures=pictures, labels=labels)
+        job = CheckContractJob(pictures=pictures, labels=dict(sorted(labels.items())))
+        digest = hashlib.sha256(job.model_dump_json(include={"labels"}).encode()).hexdigest()[:16]
         contract = self.runner.get_or_run(f"contract-{digest}", job, "checking the accuracy on the labelled pictures")
         if not contract.problem:
             return
@@ -269,7 +272,8 @@ class Search:
         self.notes.append(f"shipped nevertheless: {contract.problem}")
 
     def _answers(self, name: str, candidate: Candidate, pictures: tuple[str, ...], activity: str) -> list[Answer]:
-        job = AnswerJob(candidate=candidate, pictures=pictures)
+        job = AnswerJob(candidate=candidate, pictures=pictures, labelled=self._labelled)
+        name += "-labelled" * self._labelled
         return results.renamed(self.runner.get_or_run(name, job, activity, [candidate]).answers, pictures)
 
     def _measure_reference(self, trials: Sequence[Trial]) -> Trial:

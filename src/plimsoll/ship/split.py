@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import math
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from plimsoll.core.budget import Budget, Limit, limit_kind
 from plimsoll.errors import ImageError, InputError
 from plimsoll.metrics.decisions import pictures_needed, upper_bound
 from plimsoll.preprocessing.decode import read
-from plimsoll.prove.labels import label_of
+from plimsoll.prove.labels import LABELS_HINT, Truths, label_of
 
 CALIBRATION_SHARE = 0.3
 VALIDATION_SHARE = 0.2
@@ -87,26 +87,29 @@ def _distinct(paths: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     return contents, unreadable
 
 
-def check_provable(budget: Budget, parts: Split, truths: Mapping[str, str] | None) -> None:
+def check_provable(budget: Budget, parts: Split, truths: Truths | None) -> None:
     """Check that the test part is large enough to prove each limit, if the candidate is flawless there.
 
     Raises InputError that says how many pictures it takes, and what so many as there are can prove; also for a limit on
     a labelled metric where no labels were given, or none of a test picture.
     """
     count = len(parts.test)
-    labelled = sum(label_of(truths, path) is not None for path in parts.test) if truths else 0
+    labels = [label for path in parts.test if (label := label_of(truths or {}, path)) is not None]
+    objects = sum(len(label) for label in labels if not isinstance(label, str))
     for limit in budget.limits:
         if limit_kind(limit.metric) == "change":
-            _require_labels(limit, count, labelled, bool(truths))
-            _require(limit, parts, labelled, "with a label ", "even without a loss")
+            _require_labels(limit, count, len(labels), bool(truths))
+            if objects:
+                _require(limit, parts, objects, "labelled objects ", "even without a loss")
+            else:
+                _require(limit, parts, len(labels), "with a label ", "even without a loss")
         elif limit.metric == "flips":
             _require(limit, parts, count, "", "even without a flip")
 
 
 def _require_labels(limit: Limit, count: int, labelled: int, given: bool) -> None:
     if not given:
-        hint = "Give --labels: a CSV file with path,label or a folder with one folder for each class."
-        raise InputError(f"the budget limits {limit.metric}, which needs labelled pictures", hint)
+        raise InputError(f"the budget limits {limit.metric}, which needs labelled pictures", LABELS_HINT)
     if not labelled:
         raise InputError(
             f"the budget limits {limit.metric}, but none of the {count:,} test pictures has a label",

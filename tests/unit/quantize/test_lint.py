@@ -20,7 +20,7 @@ def codes(findings: tuple[Finding, ...]) -> set[str]:
     return {finding.code for finding in findings}
 
 
-def head(path: Path, *, scored: bool) -> Model:
+def head(path: Path, *, scored: bool, quantized: bool = False) -> Model:
     """A head that joins boxes with scores, as YOLO's does, or with more boxes."""
     rng = np.random.default_rng(0)
     constants = {name: networks.weights(rng, 4, 8, 1, 1) for name in ("boxes", "scores")} | {
@@ -33,8 +33,14 @@ def head(path: Path, *, scored: bool) -> Model:
         node("Conv", ["t1", "scores"], ["t3"]),
         *([node("Sigmoid", ["t3"], ["t4"])] if scored else [node("Identity", ["t3"], ["t4"])]),
         node("Concat", ["t2", "t4"], ["t5"], "join", axis=1),
-        node("Transpose", ["t5"], ["y"], perm=[0, 2, 3, 1]),
+        *(
+            [node("QuantizeLinear", ["t5", "step"], ["t6"]), node("DequantizeLinear", ["t6", "step"], ["t7"])]
+            * quantized
+        ),
+        node("Transpose", ["t7" if quantized else "t5"], ["y"], perm=[0, 2, 3, 1]),
     ]
+    if quantized:
+        constants["step"] = np.float32(2.5)
     return networks.save(path, nodes, [["N", 3, 8, 8], ["N", 6, 6, 8]], constants)
 
 
@@ -49,6 +55,13 @@ def test_boxes_beside_scores_are_found_without_a_calibration(tmp_path: Path) -> 
     assert codes(findings) == {"mixed-ranges"}
     assert "'t4' stays within ±1, 't2' is not bounded" in findings[0].message
     assert not quantize.lint(head(tmp_path / "alike.onnx", scored=False))
+
+
+def test_boxes_that_share_a_scale_with_scores_are_found_in_a_quantized_network(tmp_path: Path) -> None:
+    findings = quantize.lint(head(tmp_path / "net.onnx", scored=True, quantized=True))
+    assert codes(findings) == {"mixed-ranges"}
+    assert "the small ones have no steps left" in findings[0].message
+    assert not quantize.lint(head(tmp_path / "alike.onnx", scored=False, quantized=True))
 
 
 def test_measured_ranges_decide_where_there_are_any(tmp_path: Path) -> None:
