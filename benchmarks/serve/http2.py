@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from processes import memory_mb, processor_seconds
@@ -127,7 +128,7 @@ def main() -> int:
                     "a head of 1 MB": lambda: closed_after(
                         b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 1_000_000, arguments.patience
                     ),
-                    "answers that nobody reads": lambda pid=pid: unread(pid, arguments.patience),
+                    "answers that nobody reads": partial(unread, pid, arguments.patience),
                 }
                 for what, ask in probes.items():
                     print(f"  {what}: {ask()}", flush=True)

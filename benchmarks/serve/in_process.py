@@ -30,7 +30,7 @@ from plimsoll.serve.access.authorizer import Authorizer
 from plimsoll.serve.http.answers import PredictResponse
 from plimsoll.serve.http.app import application
 from plimsoll.serve.http.endpoints import respond
-from plimsoll.serve.messages import InferenceResult, RequestOptions
+from plimsoll.serve.messages import InferenceResult, PixelFrame, RequestOptions
 from plimsoll.serve.pipeline import Pipeline
 from plimsoll.serve.service import ModelConfig, Service
 from plimsoll.serve.settings import Settings
@@ -73,7 +73,7 @@ def fastapi_app() -> ASGIApp | None:
 def whole_service(service: Service) -> ASGIApp:
     """Return the application of a service whose only model is answered for."""
 
-    async def predict(pictures: Sequence[bytes], options: RequestOptions) -> list[InferenceResult]:
+    async def predict(pictures: Sequence[bytes | PixelFrame], options: RequestOptions) -> list[InferenceResult]:
         del options
         return [InferenceResult(ROW, None, MILLISECONDS, 1) for _ in pictures]
 

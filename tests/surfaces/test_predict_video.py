@@ -18,6 +18,7 @@ from helpers.clips import require_av, write
 from helpers.detection_networks import model
 from plimsoll.inference.video.clip import Clip
 from plimsoll.spec.files import dumps
+from plimsoll.spec.spec import Landmarks
 from surfaces.conftest import Run
 
 require_av()
@@ -193,6 +194,7 @@ def test_a_cascade_answers_clips_as_networks_do(
     for row in rows:
         (box,) = row["boxes"]
         assert box["track"] == 1
+        assert isinstance(spec.output, Landmarks)
         assert len(box["points"]) == spec.output.points
     last = [*Clip(str(tmp_path / "drawn.mp4"))][-2]  # It fades in.
     reds = last.pixels.samples.reshape(-1, 3).astype(int)

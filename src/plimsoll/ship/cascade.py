@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,6 +20,7 @@ from plimsoll.errors import InputError
 from plimsoll.inference.cascade import CascadePredictor, whole_spec
 from plimsoll.inference.cascade_spec import CascadeSpec
 from plimsoll.inference.predictor import ResolvedModel, cascade_file, imported, load, open_model
+from plimsoll.prove.labels import Truths
 from plimsoll.prove.run import budget_for
 from plimsoll.report.ship_result import LayerSnr, NetworkTrials, ShipResult
 from plimsoll.report.trial import Candidate, Trial
@@ -81,7 +82,7 @@ def keyed(resolved: ResolvedModel, parts: Split) -> Split:
 
 
 def search_for(
-    resolved: ResolvedModel, parts: Split, work: WorkFolder, config: SearchConfig, truths: Mapping[str, str] | None
+    resolved: ResolvedModel, parts: Split, work: WorkFolder, config: SearchConfig, truths: Truths | None
 ) -> Search:
     """Return the search for what `open_subject` opened; raises InputError as `Search` does."""
     kind = CascadeSearch if isinstance(resolved, ResolvedCascade) else Search
@@ -111,7 +112,7 @@ class CascadeSearch(Search):
         split: Split,
         work: WorkFolder,
         config: SearchConfig,
-        truths: Mapping[str, str] | None = None,
+        truths: Truths | None = None,
     ) -> None:
         """As `Search` takes them. Raises InputError for what a cascade doesn't have: labels, a calibration table."""
         if not isinstance(resolved, ResolvedCascade) or resolved.cascade is None:

@@ -95,9 +95,9 @@ def padded(pads: list[int], *further: NDArray[Any] | None) -> onnx.ModelProto:
     "proto",
     [
         padded([0, 0, 0, 0, 0, 4, 0, 0]),
-        padded([0, 2, 1, 0, 0, 3, 0, 2], np.float32(-1.5)),
+        padded([0, 2, 1, 0, 0, 3, 0, 2], np.array(-1.5, np.float32)),
         padded([1, 1], None, np.array([1])),
-        padded([0, 2, 1, 0], np.float32(2), np.array([-1, 1])),
+        padded([0, 2, 1, 0], np.array(2, np.float32), np.array([-1, 1])),
     ],
 )
 def test_stored_numbers_are_put_beside_what_is_padded(proto: onnx.ModelProto) -> None:

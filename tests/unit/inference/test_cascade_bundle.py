@@ -89,8 +89,8 @@ def test_it_answers_as_the_cascade_and_verifies(packed: tuple[Path, list[Path], 
 
 def test_a_service_answers_pictures_with_it(packed: tuple[Path, list[Path], list[Detection]]) -> None:
     out, pictures, answers = packed
-    settings = {"spec": None, "target": None, "preprocessing": None, "threads": 1, "options": {}, "verify": True}
-    executor = ModelExecutor.open({**settings, "model": str(out)})
+    chosen = dict.fromkeys(("spec", "target", "preprocessing"))
+    executor = ModelExecutor.open({**chosen, "threads": 1, "options": {}, "verify": True, "model": str(out)})
     try:
         metadata = ModelMetadata.from_dict(executor.metadata())
         assert (metadata.task, metadata.inputs) == ("detect", ())

@@ -37,7 +37,7 @@ def tensor(name: str, *shape: int, dtype: Any = np.float32) -> Any:
     return numpy_helper.from_array(np.random.default_rng(len(name)).normal(0, 0.4, shape).astype(dtype), name)
 
 
-def numbers(name: str, values: Sequence[Any], dtype: Any = np.int64) -> Any:
+def numbers(name: str, values: Sequence[Any] | float, dtype: Any = np.int64) -> Any:
     return numpy_helper.from_array(np.array(values, dtype), name)
 
 
@@ -121,7 +121,7 @@ def plain(kind: str, **how: Any) -> Layer:
 def clip(a: str, b: str, opset: int) -> tuple[Nodes, list[Any]]:
     if opset < 11:
         return [helper.make_node("Clip", [a], [b], min=-0.5, max=0.75)], []
-    bounds = [numbers(f"{b}min", -0.5, np.float32), numbers(f"{b}max", 0.75, np.float32)]  # type: ignore[arg-type]
+    bounds = [numbers(f"{b}min", -0.5, np.float32), numbers(f"{b}max", 0.75, np.float32)]
     return [helper.make_node("Clip", [a, f"{b}min", f"{b}max"], [b])], bounds
 
 
@@ -340,7 +340,7 @@ def test_a_constant_of_absurd_size_is_refused_before_it_is_computed(tmp_path: Pa
 
 def test_a_branch_that_is_always_taken_replaces_its_condition(tmp_path: Path) -> None:
     out = [helper.make_tensor_value_info("r", TensorProto.FLOAT, None)]
-    weight = numbers("w", 2.0, np.float32)  # type: ignore[arg-type]
+    weight = numbers("w", 2.0, np.float32)
     taken = helper.make_graph([helper.make_node("Mul", ["x", "w"], ["r"])], "taken", [], out, [weight])
     other = [helper.make_tensor_value_info("o", TensorProto.FLOAT, None)]
     never = helper.make_graph([helper.make_node("Neg", ["x"], ["o"])], "never", [], other)
@@ -380,10 +380,10 @@ def test_weights_that_are_large_stay_beside(tmp_path: Path, monkeypatch: pytest.
 
 def test_int4_weights_become_numbers_and_quantizers_stay(tmp_path: Path) -> None:
     weights = numpy_helper.from_array(np.arange(-8, 1, dtype=np.int8).reshape(3, 3, 1, 1), "q")
-    stored = [weights, numbers("s", 0.1, np.float32)]  # type: ignore[arg-type]
+    stored = [weights, numbers("s", 0.1, np.float32)]
     nodes = [helper.make_node("DequantizeLinear", ["q", "s"], ["w"]), helper.make_node("Conv", ["x", "w"], ["y"])]
     assert kinds(normalized(tmp_path / "weights.onnx", model(nodes, stored))) == ["Conv"]
-    zero = numbers("z", 0, np.int8)  # type: ignore[arg-type]
+    zero = numbers("z", 0, np.int8)
     nodes = [
         helper.make_node("QuantizeLinear", ["x", "s", "z"], ["xq"]),
         helper.make_node("DequantizeLinear", ["xq", "s", "z"], ["xd"]),

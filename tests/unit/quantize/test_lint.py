@@ -40,7 +40,7 @@ def head(path: Path, *, scored: bool, quantized: bool = False) -> Model:
         node("Transpose", ["t7" if quantized else "t5"], ["y"], perm=[0, 2, 3, 1]),
     ]
     if quantized:
-        constants["step"] = np.float32(2.5)
+        constants["step"] = np.array(2.5, np.float32)
     return networks.save(path, nodes, [["N", 3, 8, 8], ["N", 6, 6, 8]], constants)
 
 
