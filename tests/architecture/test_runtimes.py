@@ -246,6 +246,7 @@ def test_what_is_converted_for_it_answers_is_packed_and_verified(run: Commands, 
     assert json.loads((tmp_path / "again" / "manifest.json").read_text())["target"] == "planted:cpu:float32"
 
 
+@pytest.mark.parametrize("run", [as_package], ids=["package"], indirect=True)
 def test_ship_tries_it_and_the_page_draws_its_symbol(run: Commands, given: Path, tmp_path: Path) -> None:
     run(
         "ship", *model(given), "--images", given / "photos", "--out", tmp_path / "out", "--work", tmp_path / "work",

@@ -13,9 +13,6 @@ import numpy as np
 import pytest
 
 from helpers.detection_networks import ANCHOR, Rectangle, encoded, model, picture
-from plimsoll.core.target import Target
-from plimsoll.errors import SpecError
-from plimsoll.export.web import package
 from plimsoll.spec.files import dumps
 from surfaces.conftest import Run
 
@@ -133,11 +130,6 @@ def test_a_bundle_carries_its_anchors(plimsoll: Run, tmp_path: Path, drawn: list
     boxes = json.loads(plimsoll("predict", bundle, drawn[0]).stdout)["boxes"]
     assert boxes[0]["box"] == pytest.approx(RECTANGLE, abs=0.01)
     assert "anchors_file" not in plimsoll("spec", "show", bundle).stdout
-
-
-def test_web_packages_decode_scores_and_tensors_alone(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"the task 'detect' is not decoded in browsers; classify and tensor are"):
-        package(model(tmp_path, "yolov8", STEPS), Target("web", "wasm", "float32"), tmp_path / "page")
 
 
 @pytest.mark.parametrize("form", ["yolov8", "landmarks", "segment"])

@@ -114,7 +114,8 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     def run(module: str, payload: dict[str, Any], folder: Path, limits: subprocesses.ProcessLimits) -> dict[str, Any]:
         payloads.append(payload)
         if "hanging" in json.dumps(payload["job"].get("candidate")):
-            assert limits.seconds == PATIENCE_S
+            # A little more than a candidate's limit, for the pictures.
+            assert PATIENCE_S <= limits.seconds < 1.5 * PATIENCE_S
             limits = replace(limits, seconds=2.0)
         return original(module, payload, folder, limits)
 
@@ -222,20 +223,17 @@ def test_figures_without_a_finite_value_are_stored_as_they_are(
     assert read[2] == layers[2]
 
 
-@pytest.mark.parametrize(
-    "written",
-    ["", "{", "[]", "{}", '{"environment": "ENVIRONMENT", "row": {"rows": []}}', '{"environment": "ENVIRONMENT"}'],
-)
 def test_a_row_that_is_not_what_this_version_stores_is_made_again(
-    opened: ResolvedModel, photos: list[str], tmp_path: Path, written: str
+    opened: ResolvedModel, photos: list[str], tmp_path: Path
 ) -> None:
     first, _ = shipped(opened, photos, tmp_path / "work", config(HONEST[0], seconds=0.0))
     (row,) = (tmp_path / "work").glob("*/rows/reference.json")
     environment = json.loads(row.read_text())["environment"]
-    row.write_text(written.replace("ENVIRONMENT", environment))
-    second, _ = shipped(opened, photos, tmp_path / "work", config(HONEST[0], seconds=0.0))
-    assert second.scores == first.scores
-    assert json.loads(row.read_text())["result"]["answers"]
+    for written in ("", "[]", {"environment": environment, "row": {"rows": []}}, {"environment": environment}):
+        row.write_text(written if isinstance(written, str) else json.dumps(written))
+        second, _ = shipped(opened, photos, tmp_path / "work", config(HONEST[0], seconds=0.0))
+        assert second.scores == first.scores
+        assert json.loads(row.read_text())["result"]["answers"]
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="the system has no SIGKILL")

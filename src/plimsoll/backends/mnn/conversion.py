@@ -123,7 +123,7 @@ def _run(model: Model, tool: str, arguments: list[str], result: Path, work: Path
                 f"{model.source}: MNN can't run what it converted: {error.message}", "Choose another runtime."
             ) from error
         log = subprocesses.last_lines(work / tool / "log.txt")
-        unknown = re.search(r"Not Support: (.*?)(?: \||$)", log)
+        unknown = re.search(r"Not Support: ([^|]*)", log)
         if unknown:
             raise BuildError(
                 f"{model.source}: MNN has no operator for {unknown[1].replace('ONNX::', '').strip()}",
