@@ -66,6 +66,9 @@ async def while_connected(request: Request, coroutine: Coroutine[Any, Any, _T]) 
     finally:
         disconnected.cancel()
         work.cancel()
+        # An error that comes out of the work holds this frame, which would hold the work, which holds the error: such a
+        # ring, and with it all that the request was read into, stays until Python looks for rings.
+        del work, disconnected
 
 
 async def _disconnection(request: Request) -> None:

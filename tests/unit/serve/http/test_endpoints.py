@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
+import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
 import pytest
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.types import Message
 
 from helpers.asgi_servers import endpoint, http_app, serve_app
 from helpers.service_process import until
 from plimsoll.serve.access import keys
 from plimsoll.serve.access.authorizer import AccessSettings, Right
 from plimsoll.serve.access.keys import Key, Rate, Terms
+from plimsoll.serve.http.body import while_connected
 from plimsoll.serve.http.endpoints import ErrorInfo, ErrorResponse, Method, Reply, context_of
 from plimsoll.serve.messages import Problem, RequestError
 from plimsoll.serve.request import Interface, Operation
@@ -309,3 +314,34 @@ def test_a_key_that_is_removed_is_refused_without_a_restart(file: Path, tokens: 
             lambda: client.get("/v1/models", headers=bearer(tokens["asks"])).status_code == 401, "the file to be read"
         )
         assert client.get("/v1/models", headers=bearer(tokens["rules"])).status_code == 200
+
+
+def test_a_refused_request_leaves_nothing_behind() -> None:
+    """Whatever a request was read into goes with its error, without a look for rings of references."""
+
+    class Numbers:
+        """What a body was read into."""
+
+    left: list[weakref.ref[Numbers]] = []
+
+    async def refuse() -> None:
+        numbers = Numbers()
+        left.append(weakref.ref(numbers))
+        raise RequestError(Problem("input", "too many numbers", status=413))
+
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def ask() -> None:
+        with suppress(RequestError):
+            await while_connected(Request({"type": "http"}, receive), refuse())
+        await asyncio.sleep(0)
+        assert left[0]() is None
+
+    gc.collect()
+    gc.disable()
+    try:
+        asyncio.run(ask())
+    finally:
+        gc.enable()
