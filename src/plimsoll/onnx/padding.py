@@ -159,8 +159,8 @@ def join_infinite_pads(proto: ModelProto) -> None:
 def _joined(graph: Graph, pool: NodeProto) -> tuple[str, list[int]] | None:
     kernel = list(attribute(pool, "kernel_shape", ()))
     own = list(attribute(pool, "pads", [0] * 2 * len(kernel)))
-    if has_automatic_padding(pool) or attribute(pool, "ceil_mode", 0):
-        return None
+    if has_automatic_padding(pool) or attribute(pool, "ceil_mode", 0) or any(pool.output[1:]):
+        return None  # Where the largest values lie, too, is counted with the padding.
     pad = _before_transposes(graph, str(pool.input[0]))
     if pad is None or graph.kind(pad) != "Pad" or len(pad.input) != 3 or not _is_least(graph, pad.input[2]):
         return None

@@ -283,6 +283,20 @@ def test_a_maximum_pads_with_minus_infinity_by_itself(
         np.testing.assert_array_equal(answer, expected)
 
 
+def test_a_maximum_that_says_where_it_lies_keeps_its_padding(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Pad", ["x", "pads", "value"], ["padded"]),
+        helper.make_node("MaxPool", ["padded"], ["largest", "y"], kernel_shape=[3, 3]),
+    ]
+    proto = model(nodes, [numbers("pads", ROUND), numbers("value", -np.inf, np.float32)])
+    proto.graph.output[0].type.tensor_type.elem_type = TensorProto.INT64
+    file = tmp_path / "m.onnx"
+    file.write_bytes(proto.SerializeToString())
+    form = read(file).path
+    assert "Pad" in [node.op_type for node in onnx.load(form).graph.node]
+    np.testing.assert_array_equal(answers(form)[0], answers(file)[0])
+
+
 def test_the_group_normalization_that_onnx_withdrew_is_written_out(tmp_path: Path) -> None:
     stored = [numbers("scale", [0.5, 2, 1], np.float32), numbers("bias", [0.1, 0, -3], np.float32)]
     node = helper.make_node("GroupNormalization", ["x", "scale", "bias"], ["y"], num_groups=3, epsilon=1e-3)
