@@ -26,6 +26,7 @@ settings.load_profile("plimsoll")
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """A worker more than cores: a fifth of the time a test waits for something."""
     return host.cores() + 1

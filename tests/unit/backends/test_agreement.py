@@ -77,7 +77,10 @@ def test_a_faint_score_may_waver_at_8_bits(head: Head) -> None:
 
 @pytest.mark.parametrize(
     ("rounding_db", "snr_db", "is_wrong"),
-    [(60, 25, True), (60, 27, False), (40, 14, True), (40, 18, False), (30, 13, False), (30, 11, True), (6, 11, True)],
+    [
+        *((60, 25, True), (60, 27, False), (40, 14, True), (40, 18, False), (30, 13, False), (30, 11, True)),
+        *((6, 11, True), (6, 13, False), (2, 20, True), (2, 27, False)),
+    ],
 )
 def test_an_output_may_lose_what_rounding_to_8_bits_loses_and_some_more(
     rounding_db: float, snr_db: float, is_wrong: bool
