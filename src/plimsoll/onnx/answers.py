@@ -81,7 +81,7 @@ def reference_answers(model: Model, feeds: Mapping[str, Array], names: Sequence[
 def unrepeatable(model: Model) -> str:
     """Name the first operator by which the same picture may be answered otherwise the next time, or in another batch:
     one that draws random numbers, or that is still in training mode. Empty where there is none. Raises ModelError."""
-    proto = load.read(model.path).proto
+    proto = load.parse(model.path).proto
     index = graph.Graph(proto)
     for node in load.messages(proto, "NodeProto"):
         if node.domain not in load.DEFAULT_DOMAINS:

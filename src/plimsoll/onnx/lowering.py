@@ -5,18 +5,21 @@
 - Slice with negative steps: a Gather of these rows, where the size of the axis is known.
 - Max, Min and Sum of more than two values: one after another.
 - AveragePool that counts its padding, with more of it on one side: behind a Pad.
+- GroupNormalization: an InstanceNormalization over groups, as in opset 18.
+- Operators that ONNX defines as functions of others (Mish, RMSNormalization, Attention …): that function, where the
+  converter is said to lack them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from plimsoll.core.foreign import translate
 from plimsoll.errors import BuildError
-from plimsoll.onnx import load
+from plimsoll.onnx import folding, load, structure
 from plimsoll.onnx.graph import Graph, attribute, unique
 
 if TYPE_CHECKING:
@@ -28,8 +31,12 @@ _LEAST_OPSET = 11
 """The first whose Slice and Pad both take their sizes as inputs."""
 
 
-def lower(proto: ModelProto) -> None:
-    """Write these operators with others, in place, where that is exact. Values that stay keep their names."""
+def lower(proto: ModelProto, functions: Iterable[str] = ()) -> None:
+    """Write these operators with others, in place, where that is exact. Values that stay keep their names.
+
+    `functions` are the operators that the converter lacks and ONNX defines as functions of others.
+    """
+    _expand(proto, functions)
     if not any(node.op_type in _RULES for node in proto.graph.node) or load.opset(proto) < _LEAST_OPSET:
         return
     work = _Lowering(Graph(proto), _shapes(proto))
@@ -38,6 +45,42 @@ def lower(proto: ModelProto) -> None:
         if rule is None or not rule(work, node):
             work.nodes.append(node)
     work.graph.replace_nodes(work.nodes)
+
+
+def _expand(proto: ModelProto, functions: Iterable[str]) -> None:
+    """Write operators as the functions that ONNX defines them as."""
+    from onnx import helper, inliner
+
+    wanted = set(functions)
+    nodes = [node for node in proto.graph.node if not node.domain and node.op_type in wanted]
+    if not nodes:
+        return
+    for node in nodes:
+        _write_defaults(node, load.opset(proto))
+    names = [("", kind) for kind in sorted({node.op_type for node in nodes} | {"CastLike"})]
+    with translate(BuildError, "an operator's definition can't be put in its place"):
+        for _ in range(2):  # The definitions have CastLike, which has one itself.
+            structure.infer(proto)
+            proto.graph.value_info.extend(
+                helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+                for tensor in proto.graph.initializer
+            )
+            proto.CopyFrom(inliner.inline_selected_functions(proto, names, inline_schema_functions=True))
+            structure.constants_to_initializers(proto.graph)
+        structure.infer(proto)
+        folding.fold_sizes(proto)
+        folding.fold(proto)
+        folding.drop_identities(proto)
+
+
+def _write_defaults(node: NodeProto, version: int) -> None:
+    """Write the attributes that a node leaves to their defaults: the inliner doesn't know these."""
+    from onnx import defs
+
+    given = {item.name for item in node.attribute}
+    for name, known in defs.get_schema(node.op_type, version).attributes.items():
+        if name not in given and known.default_value.name:
+            node.attribute.append(known.default_value)
 
 
 def _shapes(proto: ModelProto) -> dict[str, tuple[Any, ...]]:
@@ -88,6 +131,28 @@ class _Lowering:
         padded = self._add("Pad", [node.input[0], amounts], f"{node.output[0]}/padded")
         sides, strides = attribute(node, "kernel_shape"), attribute(node, "strides", [1] * len(before))
         self._add("AveragePool", [padded], node.output[0], last=True, kernel_shape=list(sides), strides=list(strides))
+        return True
+
+    def group_normalization(self, node: NodeProto) -> bool:
+        """Normalize groups as instances; then each channel has its scale and its shift."""
+        value, *affine = node.input
+        shape = self._shapes.get(value, ())
+        weights = [self.graph.value(name) for name in affine]
+        if not shape or not all(isinstance(size, int) for size in shape[1:]) or any(part is None for part in weights):
+            return False
+        output, groups = str(node.output[0]), attribute(node, "num_groups")
+        apart = self._constant(f"{output}/apart", np.array([0, groups, -1], np.int64))
+        together = self._constant(f"{output}/together", np.array([0, *shape[1:]], np.int64))
+        plain = [self._constant(f"{output}/plain", part(groups, np.float32)) for part in (np.ones, np.zeros)]
+        grouped = self._add("Reshape", [value, apart], f"{output}/groups")
+        epsilon = attribute(node, "epsilon", 1e-5)
+        normal = self._add("InstanceNormalization", [grouped, *plain], f"{output}/normal", epsilon=epsilon)
+        result = self._add("Reshape", [normal, together], f"{output}/channels")
+        scale, shift = (
+            self._constant(f"{output}/affine", np.reshape(part, (-1, *[1] * (len(shape) - 2)))) for part in weights
+        )
+        result = self._add("Mul", [result, scale], f"{output}/scaled")
+        self._add("Add", [result, shift], output, last=True)
         return True
 
     def max_pool(self, node: NodeProto) -> bool:
@@ -168,6 +233,7 @@ def _end(end: int, size: int, step: int) -> int | None:
 
 _RULES: dict[str, Callable[[_Lowering, NodeProto], bool]] = {
     "AveragePool": _Lowering.average_pool,
+    "GroupNormalization": _Lowering.group_normalization,
     "Max": _Lowering.in_pairs,
     "MaxPool": _Lowering.max_pool,
     "Mean": _Lowering.mean,

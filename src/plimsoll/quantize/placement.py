@@ -185,13 +185,21 @@ class _PlacementBuilder:
 
     def _fits(self, node: NodeProto, kind: str) -> bool:
         if kind in COMPUTING:
-            return computes_with_constants(self.graph, node)
+            return computes_with_constants(self.graph, node) and not self._reads_cubic_resize(node)
         if averages_padding(node):
             return False
         reads = self._reads(node, kind)
         if kind == "Mul" and len(reads) == 2 and reads[0] == reads[1]:
             return False
         return bool(reads) and all(name in self._from_quantized for name in reads) and len(reads) == len(node.input)
+
+    def _reads_cubic_resize(self, node: NodeProto) -> bool:
+        """Tell whether a node reads a cubic Resize. Between two quantized tensors, ONNX Runtime computes a Resize in
+        integers, and refuses to load a cubic one."""
+        maker = self.graph.maker.get(node.input[0])
+        while maker is not None and self.graph.kind(maker) in _PASSING:
+            maker = self.graph.maker.get(maker.input[0])
+        return maker is not None and self.graph.kind(maker) == "Resize" and attribute(maker, "mode", b"") == b"cubic"
 
     def _reads(self, node: NodeProto, kind: str) -> list[str]:
         return [node.input[0]] if kind in COMPUTING or kind in AVERAGING else list(node.input)

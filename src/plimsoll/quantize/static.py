@@ -147,7 +147,7 @@ def checked_placement(model: Model, graph: Graph, options: StaticOptions) -> Pla
     if not placement.nodes:
         raise BuildError(
             f"{model.source}: nothing in it to quantize",
-            "Its only convolution or product may be its head: try float_heads=False.",
+            "A convolution or product that ends the network stays in float. Choose float32 or float16.",
         )
     return placement
 

@@ -32,7 +32,7 @@ _MESSAGES = "messages.jsonl"
 _SIGNALS = {
     "SIGSEGV": "a segmentation fault",
     "SIGBUS": "a bus error",
-    "SIGILL": "an illegal instruction: it was built for another processor",
+    "SIGILL": "an illegal instruction: it stopped at a check of its own, or was built for another processor",
     "SIGFPE": "an arithmetic fault",
     "SIGABRT": "its own abort",
     "SIGKILL": "the operating system (out of memory?) or another process",

@@ -298,6 +298,20 @@ def test_a_network_that_draws_random_numbers_is_refused_by_name(
     assert "RandomNormal ('dice') draws random numbers" in outcome.unrepeatable
 
 
+def test_a_file_that_only_the_checker_refuses_is_compared_as_any_other(
+    sources: dict[str, Model], pictures: tuple[Path, ...], tmp_path: Path
+) -> None:
+    """ONNX Runtime reads a file of IR 3 whose weights are not listed as inputs, and so does the normal form."""
+
+    def old(proto: onnx.ModelProto, _: str) -> None:
+        proto.ir_version = 3
+
+    alone = Model(built_from(sources["classify"], tmp_path, "classify", old).path, "onnx", sources["classify"].spec)
+    with pytest.raises(onnx.checker.ValidationError):
+        onnx.checker.check_model(onnx.load(alone.path))
+    assert not faults_in(compared(alone, ORT["float32"], pictures))
+
+
 def test_the_first_wrong_layer_is_named(sources: dict[str, Model], tmp_path: Path, monkeypatch: Any) -> None:
     """A converter that doubles every value called `smooth` is caught at that layer, in a user's words."""
     backend = backends.get("openvino")

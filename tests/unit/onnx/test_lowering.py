@@ -18,7 +18,7 @@ SHAPE = (2, 3, 11, 12)
 
 
 def network(
-    kind: str, *inputs: str | Array, shape: tuple[Any, ...] = ("N", 3, 11, 12), **attributes: Any
+    kind: str, *inputs: str | Array, shape: tuple[Any, ...] = ("N", 3, 11, 12), opset: int = 17, **attributes: Any
 ) -> ModelProto:
     """One operator, between two that only copy, in a network that reads `x`."""
     constants = [
@@ -37,11 +37,11 @@ def network(
         helper.make_empty_tensor_value_info("y"),
     ]
     graph = helper.make_graph(nodes, "operator", ends[:1], ends[1:], constants)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
 
 
-def answer(proto: ModelProto) -> Array:
-    values = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
+def answer(proto: ModelProto, shape: tuple[int, ...] = SHAPE) -> Array:
+    values = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
     return np.asarray(session.run(None, {"x": values})[0])
 
@@ -90,6 +90,39 @@ def test_it_computes_the_same(case: str) -> None:
     pads = [attribute(node, "pads", [0]) for node in proto.graph.node if node.op_type == "AveragePool"]
     assert not any(map(any, pads))
     np.testing.assert_allclose(answer(proto), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "opset", "inputs", "attributes"),
+    [
+        ("Mish", 18, ("x",), {}),
+        ("Swish", 24, ("x",), {}),
+        ("Swish", 24, ("x",), {"alpha": 1.7}),
+        ("RMSNormalization", 23, ("x", np.linspace(0.5, 2, 12, dtype=np.float32)), {}),
+        ("MeanVarianceNormalization", 17, ("x",), {"axes": [0, 2, 3]}),
+        ("Attention", 23, ("x", "size", "x"), {}),
+    ],
+)
+def test_what_a_converter_lacks_is_written_as_onnx_defines_it(
+    kind: str, opset: int, inputs: tuple[Any, ...], attributes: dict[str, Any]
+) -> None:
+    proto = network(kind, *inputs, opset=opset, **attributes)
+    expected = answer(proto)
+    lowering.lower(proto)
+    assert kind in {node.op_type for node in proto.graph.node}
+    lowering.lower(proto, [kind])
+    assert not {kind, "CastLike", "Constant"} & {node.op_type for node in proto.graph.node}
+    np.testing.assert_allclose(answer(proto), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_groups_are_normalized_as_instances(groups: int) -> None:
+    affine = np.linspace(0.5, 2, 4, dtype=np.float32), np.linspace(-1, 1, 4, dtype=np.float32)
+    proto = network("GroupNormalization", "x", *affine, shape=("N", 4, 11, 12), opset=21, num_groups=groups)
+    expected = answer(proto, (2, 4, 11, 12))
+    lowering.lower(proto)
+    assert "InstanceNormalization" in {node.op_type for node in proto.graph.node}
+    np.testing.assert_allclose(answer(proto, (2, 4, 11, 12)), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -69,3 +69,20 @@ def test_behind_all_that_follows_value_by_value(between: list[onnx.NodeProto], b
 def test_openvino_computes_them_together_and_onnx_runtime_does_not() -> None:
     assert StaticOptions.for_target(Target("openvino", "cpu", "int8")).fuses_pointwise
     assert not StaticOptions().fuses_pointwise
+
+
+@pytest.mark.parametrize(("mode", "is_quantized"), [("cubic", False), ("linear", True), ("nearest", True)])
+def test_no_cubic_resize_lies_between_quantized_tensors(mode: str, is_quantized: bool, tmp_path: Path) -> None:
+    """ONNX Runtime would compute it in integers, and refuses to load it."""
+    rng = np.random.default_rng(0)
+    constants = {"w0": networks.weights(rng, 4, 3, 1, 1), "w1": networks.weights(rng, 4, 4, 1, 1)}
+    constants["scales"] = np.array([1, 1, 2, 2], np.float32)
+    nodes = [
+        node("Conv", ["x", "w0"], ["c0"], "first"),
+        node("Resize", ["c0", "", "scales"], ["larger"], mode=mode),
+        node("Conv", ["larger", "w1"], ["c1"], "second"),
+        node("Relu", ["c1"], ["y"]),
+    ]
+    model = networks.save(tmp_path / "net.onnx", nodes, [["N", 3, 4, 4], ["N", 4, 8, 8]], constants)
+    placement = placement_of(Graph(onnx.load(model.path)), float_heads=False)
+    assert ("second" in placement.nodes) is is_quantized

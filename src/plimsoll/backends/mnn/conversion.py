@@ -51,6 +51,7 @@ _ARGUMENTS = {
 }
 """HQQ (half-quadratic quantization) leaves a third of the error of the plain rounding, in as many bytes."""
 
+_LACKING = ("Attention", "Mish", "RMSNormalization", "Swish")
 _MOST_PICTURES = {"KL": 100, "EMA": 100, "ADMM": 2}
 """MNN's guide: 100 to 1000 pictures for KL, one batch for ADMM, which goes 300 times over each value. Tensors travel as
 text, so not more than that."""
@@ -138,7 +139,7 @@ def _convert(model: Model, work: Path, arguments: tuple[str, ...]) -> tuple[Path
     """Convert a copy with its weights inside and plain names; returns the file, and the names that are others in it."""
     source, converted = work / "network.onnx", work / "network.mnn"
     proto = onnx_graph.load(model)
-    lowering.lower(proto)
+    lowering.lower(proto, _LACKING)
     _refuse(model, onnx_graph.Graph(proto))
     renamed = names.make_plain(proto)
     onnx_graph.save(proto, source, str(model.source))

@@ -25,7 +25,7 @@ from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.errors import BuildError, ModelError
 from plimsoll.onnx import graph as onnx_graph
-from plimsoll.onnx import load, names
+from plimsoll.onnx import load, lowering, names
 from plimsoll.onnx.answers import random_feeds, reference_answers
 from plimsoll.onnx.form import require_form
 from plimsoll.onnx.signature import SUFFIX, Signature
@@ -211,6 +211,7 @@ def _fixed(model: Model, work: Path) -> tuple[Model, list[list[int]], dict[str, 
         _read_as_float(proto, value)
         shapes.append(sizes)
     del proto.graph.value_info[:]
+    lowering.lower(proto, ["MeanVarianceNormalization"])  # Before ONNX Runtime's optimizer writes functions out.
     renamed = names.make_plain(proto)
     path = work / "fixed.onnx"
     onnx_graph.save(proto, path, str(model.source))
