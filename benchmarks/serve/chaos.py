@@ -98,12 +98,8 @@ async def run_scenario(testbed: Testbed, scenario: Scenario, amount: float) -> d
         wrong.append(trouble)
     await settle(testbed)
     after = await testbed.holds()
-    return result | {
-        "before": before,
-        "after": after,
-        "leaks": leaks(before, after),
-        "wrong": wrong + leaks(before, after),
-    }
+    leaked = leaks(before, after, testbed.middle_mb)
+    return result | {"before": before, "after": after, "leaks": leaked, "wrong": wrong + leaked}
 
 
 def run(name: str, server: Server, photos: Sequence[Photo], arguments: argparse.Namespace) -> dict[str, Any]:

@@ -19,6 +19,8 @@ PATIENCE = 45.0
 """Seconds after which a bad request counts as late: the service gives a body 30 s."""
 
 
+HTTP2_SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+"""What comes back to one who begins with HTTP/2; what follows says which protocol is spoken."""
 MAY_BE_CLOSED = frozenset({*INCOMPLETE, "many headers"})
 """Kinds for which a closed connection is an answer: what was sent is no whole request, or its head is of no reasonable
 size."""
@@ -37,22 +39,22 @@ async def malformed(testbed: Testbed, count: float) -> dict[str, Any]:
     """Send so many bad requests."""
     seen: dict[str, KindOutcomes] = {}
     photos = [photo.data for photo in testbed.photos]
-    remaining = itertools.islice(bad_requests(photos), int(count))
-    memory = [(await testbed.holds())["web"]["private_mb"]]
+    remaining = enumerate(itertools.islice(bad_requests(photos), int(count)))
 
     async def sender() -> None:
-        for bad in remaining:
+        for number, bad in remaining:
+            if number == int(count) // 2:
+                testbed.middle_mb = (await testbed.holds())["web"]["private_mb"]
             outcomes = seen.setdefault(bad.kind, KindOutcomes())
             outcomes.sent += 1
             outcomes.statuses[await _send(testbed, bad)] += 1
 
     async with testbed.load():
         await asyncio.gather(*(sender() for _ in range(AT_ONCE)))
-        memory.append((await testbed.holds())["web"]["private_mb"])
     return {
         "sent": sum(outcomes.sent for outcomes in seen.values()),
         "kinds": {kind: dict(outcomes.statuses) for kind, outcomes in sorted(seen.items())},
-        "web_mb": memory,
+        "web_mb_in_the_middle": testbed.middle_mb,
     }
 
 
@@ -85,6 +87,8 @@ async def _exchange(testbed: Testbed, bad: BadRequest) -> str:
         await reader.readexactly(int(response.headers.get("content-length", "0")))
         return await _more(reader, bad, response)
     except asyncio.IncompleteReadError as error:
+        if error.partial.startswith(HTTP2_SETTINGS):
+            return "told to speak HTTP/1.1"
         return "closed" if not error.partial else "cut off and closed"
     finally:
         writer.close()

@@ -2,8 +2,8 @@
 
 What is measured is not how long an answer takes, but the longest time for which the event loop could answer nobody; of
 that what this process computed, since a crowded machine holds everybody up. The unit is what this processor takes, at
-the same time, to read the largest list of numbers that JSON may hold, in one call that nothing can interrupt. A pause
-counts where it comes each time.
+the same time, to copy the longest text that JSON may hold, in one call that nothing can interrupt. A pause counts where
+it comes each time.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import asyncio
 import base64
 import gzip
 import json
+import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -23,7 +24,15 @@ import pytest
 from helpers.oip_service import LENGTH, ServedProtocols, patient, serving, with_tensors, write_mixed
 from plimsoll.serve.http.multipart import boundary_of, parse_parts
 from plimsoll.serve.messages import RequestError
-from plimsoll.serve.parsing import SMALL_BYTES, TENSOR_JSON, JsonLimits, decode_base64, parse_json
+from plimsoll.serve.parsing import (
+    MAX_JSON_BYTES,
+    SMALL_BYTES,
+    TENSOR_JSON,
+    JsonLimits,
+    decode_base64,
+    parse_json,
+    share_fairly,
+)
 
 MEGABYTE = 1_000_000
 FLOATS = b"0.12345678901234567,"
@@ -35,8 +44,11 @@ VISION, MISSKEY = "/v1/vision/nsfw", "/v1/detect-images"
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedProtocols]:
+    interval = sys.getswitchinterval()
+    share_fairly()  # as the service's own process does
     with serving(patient(), write_mixed(tmp_path_factory.mktemp("mixed"))) as running:
         yield running
+    sys.setswitchinterval(interval)
 
 
 def listed(entry: bytes, count: int, before: bytes = b'{"images":[', after: bytes = b"]}") -> bytes:
@@ -133,7 +145,12 @@ BODIES: dict[str, Hostile] = {
     "parts for Misskey": hostile(MISSKEY, lambda: parts(400_000), 413, **FORM),
     "numbers": hostile(BARE, lambda: tensor(numbers(TENSOR_JSON.values - 1000)), 400),
     "more numbers": hostile(BARE, lambda: tensor(numbers(2 * TENSOR_JSON.values)), 413),
-    "nested numbers": hostile(BARE, lambda: tensor(listed(b"[1.5,2.5,3.5]", 150_000, b"[[", b"]]")), 400),
+    "nested numbers": hostile(BARE, lambda: tensor(listed(b"[1.5,2.5,3.5]", 90_000, b"[[", b"]]")), 400),
+    "rows of numbers": hostile(BARE, lambda: tensor(listed(numbers(512), 1500, b"[[", b"]]")), 400),
+    "numbers in a text": hostile(NATIVE, lambda: b'{"model":"\\u00e9%s"}' % numbers(12_000), 422),
+    "numbers under a name twice": hostile(
+        BARE, lambda: b'{"inputs":%s,"inputs":%s}' % (numbers(190_000), numbers(190_000)), 400
+    ),
     "inputs": hostile(BARE, lambda: listed(INPUT % 1, 300_000, b'{"inputs":['), 413),
     "inputs of one name": hostile(
         BARE,
@@ -185,11 +202,11 @@ class LoopWatch:
 
 def unit() -> float:
     """Return the seconds that the largest call that may be made takes just now."""
-    body = numbers(TENSOR_JSON.values - 10)
+    body = bytes(MAX_JSON_BYTES)
     took = []
     for _ in range(3):
         began = time.thread_time()
-        parse_json(body)
+        body.decode("ascii")
         took.append(time.thread_time() - began)
     return sorted(took)[1]
 
@@ -344,6 +361,33 @@ def test_what_stands_between_texts_is_none(between: bytes) -> None:
     if between[:1] == b":":
         body = b'{"a"' + between + b'"b"}'
     assert parse_json(body) == json.loads(body)
+
+
+LISTED = b",".join([b"1.5"] * 100_000)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"a":[' + LISTED + b"]}",
+        b"[[" + LISTED + b"],[" + b"true,null, -1e9,\n" * 50_000 + b"2],[]]",
+        b"[" + b",".join([b"[" + numbers(300) + b"]"] * 300) + b"]",
+        b'{"a":"\\u00e9[' + LISTED + b']","b":[' + LISTED + b"]}",
+        b'{"a":[' + LISTED + b'],"a":[' + LISTED + b",1]}",
+        b'{"a":"\\"' + b"QUJD" * 100_000 + b'"}',
+        b"[" + b" " * 300_000 + b"]",
+        b'["a","[' + LISTED + b']"]',
+    ],
+    ids=range(8),
+)
+def test_long_lists_of_numbers_are_read_as_in_any_json(body: bytes) -> None:
+    assert parse_json(body) == json.loads(body)
+
+
+@pytest.mark.parametrize("end", [b",]", b",,1]", b" 1]", b",tru]", b"", b",1]]", b",[1}"])
+def test_a_long_list_that_is_written_wrongly_is_no_json(end: bytes) -> None:
+    with pytest.raises(RequestError, match="not JSON"):
+        parse_json(b"[" + LISTED + end)
 
 
 def single(head: bytes, data: bytes = b"x") -> bytes:

@@ -2,7 +2,8 @@
 large.
 
 A call into C holds Python's lock until it returns, in whatever thread: so what one call may have to build is limited
-here, and what takes long in all goes in pieces through a thread.
+here, and what takes long in all goes in pieces through a thread. There is one such thread: two would not be faster, and
+the event loop would have to wait for both.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import asyncio
 import binascii
 import gc
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -28,19 +31,35 @@ _MAX_OTHER_BYTES = 24 * 1024 * 1024
 _MAX_WIDE_BYTES = 4 * 1024 * 1024
 """The same where it has characters beyond ASCII: a text takes four bytes for each of its characters then."""
 _LONG_TEXT = 8192
-_MARK = f"text-{os.urandom(16).hex()}-"
-"""Stands in the JSON for a long text, with its number."""
+_LONG_LIST = 512
+"""Bytes of numbers in a list from which they are read apart from the rest."""
+_MARK = f"long-{os.urandom(16).hex()}-"
+"""Stands in the JSON for a long text or list, with its number."""
 _ESCAPES = {rb"\/": b"/", rb"\u002B": b"+", rb"\u002b": b"+", rb"\n": b"\n", rb"\r": b"\r"}
 """What libraries write in base64 that they put into JSON."""
+_LONGEST_ESCAPE = 5
+"""Bytes of the longest of them, but for its backslash."""
+_IN_NUMBERS = b"0123456789+-.eE, \t\r\ntrufalsn"
+"""What lists of numbers hold, and of true, false and null."""
 SMALL_BYTES = 256 * 1024
 """What is smaller is read where it is: a thread would take longer."""
-_SLICE = 1024 * 1024
+_SLICE = 512 * 1024
+_SWITCH_S = 0.0005
+_reading = ThreadPoolExecutor(1, "reading")
 _T = TypeVar("_T")
+
+
+def share_fairly() -> None:
+    """Have the event loop wait half a millisecond where a thread has Python's lock, not five: it needs the lock anew
+    for each of the connections that are ready."""
+    sys.setswitchinterval(_SWITCH_S)
 
 
 async def off_loop(size: int, function: Callable[..., _T], *arguments: Any) -> _T:
     """Return what a function returns, called in a thread where it has more than a few bytes to do."""
-    return await asyncio.to_thread(function, *arguments) if size > SMALL_BYTES else function(*arguments)
+    if size <= SMALL_BYTES:
+        return function(*arguments)
+    return await asyncio.get_running_loop().run_in_executor(_reading, function, *arguments)
 
 
 @dataclass(frozen=True)
@@ -61,8 +80,10 @@ class JsonLimits:
         return cls(64 * count + 1000, 4 * count + 200, 32 * count + 1000)
 
 
-TENSOR_JSON = JsonLimits(values=800_000, lists=200_000, members=20_000)
+TENSOR_JSON = JsonLimits(values=800_000, lists=100_000, members=20_000)
 """A tensor of 512 × 512 pixels in three colours has fewer values, and one of 256 × 256 as nested lists fewer lists."""
+_AT_ONCE = 400_000
+"""Values of a JSON body without its long lists, which are read in one call."""
 
 
 async def read_json(body: bytes, hint: str = "", limits: JsonLimits = TENSOR_JSON) -> Any:
@@ -85,63 +106,137 @@ def parse_json(body: bytes, hint: str = "", limits: JsonLimits = TENSOR_JSON) ->
         raise _too_much(f"has more than {limits.members:,} named values", hint)
     if _count(body, b"\\") > limits.escapes:
         raise _too_much(f"has more than {limits.escapes:,} escaped characters", hint)
-    other, texts = _take_long_texts(body) if len(body) > SMALL_BYTES else (body, {})
-    allowed = _MAX_OTHER_BYTES if other.isascii() and rb"\u" not in other else _MAX_WIDE_BYTES
-    if len(other) > allowed:
-        raise _too_much(f"has {len(other):,} bytes besides long texts in base64; at most {allowed:,} are read", hint)
+    if len(body) > SMALL_BYTES:
+        other, long = _take_long(body)
+        if long:
+            try:
+                return _put_back(_parsed(other, hint), long, hint)
+            except _NotTakenRightlyError:
+                pass
+            except RequestError as error:
+                if error.problem.status != 400 or len(body) > _MAX_WIDE_BYTES:
+                    raise  # else all of it is read, which says where the mistake is
+    return _parsed(body, hint)
+
+
+def _parsed(body: bytes, hint: str) -> Any:
+    """Return what is read in one call."""
+    if _count(body, b",") + _count(body, b"[") > _AT_ONCE:
+        raise _too_much(f"has more than {_AT_ONCE:,} values besides long lists of numbers", hint)
+    allowed = _MAX_OTHER_BYTES if body.isascii() and rb"\u" not in body else _MAX_WIDE_BYTES
+    if len(body) > allowed:
+        raise _too_much(f"has {len(body):,} bytes besides long texts in base64; at most {allowed:,} are read", hint)
     try:
         with without_garbage_collection():
-            data = from_json(other, cache_strings="keys")
+            return from_json(body, cache_strings="keys")
     except ValueError as error:
         raise RequestError(Problem("input", f"the body is not JSON: {error}", hint, 400)) from error
-    return _put_back(data, texts, hint) if texts else data
 
 
-def _take_long_texts(body: bytes) -> tuple[bytes, dict[str, str]]:
-    """Return JSON with a mark in place of each long text in base64, and the texts by their marks.
+_Long = str | list[Any]
 
-    Reading a text of many megabytes as JSON is one call, which holds everybody up; finding where it ends is not.
+
+class _NotTakenRightlyError(Exception):
+    """What was taken for a long text or list was a part of something else, or is not in the result."""
+
+
+def _take_long(body: bytes) -> tuple[bytes, dict[str, _Long]]:
+    """Return JSON with a mark in place of each long text in base64 and of what is in each long list of numbers, and
+    these by their marks.
+
+    Reading many megabytes as JSON is one call, which holds everybody up; finding where they end is not.
     """
+    long: dict[str, _Long] = {}
+    other = _without(body, (b'"', b'"'), _LONG_TEXT, _plain_text, long)
+    return _without(other, (b"[", b"]"), _LONG_LIST, _numbers, long), long
+
+
+def _without(
+    body: bytes,
+    around: tuple[bytes, bytes],
+    least: int,
+    read: Callable[[bytes, int, int], _Long | None],
+    long: dict[str, _Long],
+) -> bytes:
+    """Return a body without what stands between two characters where it is long and can be read alone; add that to
+    `long`."""
+    opening, closing = around
     pieces: list[bytes] = []
-    texts: dict[str, str] = {}
-    taken, middle = 0, _LONG_TEXT
+    taken, middle = 0, least
     while middle < len(body):
-        start = body.rfind(b'"', max(taken, middle - _LONG_TEXT), middle) + 1
-        end = body.find(b'"', middle) if start else middle
+        start = body.rfind(opening, max(taken, middle - least), middle) + 1
+        end = body.find(closing, middle) if start else middle
         if end < 0:
             break
-        if end - start > _LONG_TEXT and start and (text := _plain_text(body[start:end])) is not None:
-            mark = f"{_MARK}{len(texts)}"
-            texts[mark] = text
-            pieces += [body[taken:start], mark.encode()]
+        if end - start > least and start and (value := read(body, start, end)) is not None:
+            mark = f"{_MARK}{len(long)}"
+            long[mark] = value
+            pieces += [body[taken:start], (mark if opening == closing else f'"{mark}"').encode()]
             taken = end
-        middle = end // _LONG_TEXT * _LONG_TEXT + _LONG_TEXT
-    return b"".join([*pieces, body[taken:]]), texts
+        middle = end // least * least + least
+    return b"".join([*pieces, body[taken:]]) if pieces else body
 
 
-def _plain_text(run: bytes) -> str | None:
+def _plain_text(body: bytes, start: int, end: int) -> str | None:
     """Return what stands between two quotation marks, where that is a text and holds nothing that base64 and data URLs
     don't hold; None where it may be anything else, such as what stands between two texts."""
-    if run[:1] in b" \t\r\n,:]}" or not run.isascii():
+    if body[start : start + 1] in b" \t\r\n,:]}":
         return None
-    for escape, character in _ESCAPES.items() if b"\\" in run else ():
-        run = run.replace(escape, character)
-    return None if b"\\" in run else run.decode("ascii")
+    pieces: list[str] = []
+    while start < end:
+        cut = min(start + _SLICE, end)
+        if cut < end and (escape := body.rfind(b"\\", cut - _LONGEST_ESCAPE, cut)) > start:
+            cut = escape
+        piece = body[start:cut]
+        for escaped, character in _ESCAPES.items() if b"\\" in piece else ():
+            piece = piece.replace(escaped, character)
+        if b"\\" in piece or not piece.isascii():
+            return None
+        pieces.append(piece.decode("ascii"))
+        start = cut
+    return "".join(pieces)
 
 
-def _put_back(data: Any, texts: Mapping[str, str], hint: str) -> Any:
-    """Return data with the long texts in their places; none of them is a name."""
+def _numbers(body: bytes, start: int, end: int) -> list[Any] | None:
+    """Return what stands between two brackets, where that is a list of numbers; None where it is anything else."""
+    values: list[Any] = []
+    while start < end:
+        cut = body.find(b",", min(start + _SLICE, end), end)
+        cut = end if cut < 0 else cut
+        piece = body[start:cut]
+        if piece.translate(None, _IN_NUMBERS) or piece.isspace():
+            return None
+        try:
+            values += from_json(b"[%b]" % piece)
+        except ValueError:
+            return None  # reading all of it says where the mistake is
+        start = cut + 1
+    return values if body[end - 1 : end] != b"," else None
+
+
+def _put_back(data: Any, long: Mapping[str, _Long], hint: str) -> Any:
+    """Return data with the long texts and lists in their places; no text is a name."""
     whole = [data]
     holders: list[Any] = [whole]
+    placed = 0
     while holders:
         holder = holders.pop()
-        if isinstance(holder, dict) and not holder.keys().isdisjoint(texts):
+        if isinstance(holder, dict) and not holder.keys().isdisjoint(long):
             raise _too_much(f"has a name of more than {_LONG_TEXT:,} characters", hint)
         for key, value in holder.items() if isinstance(holder, dict) else enumerate(holder):
-            if isinstance(value, str):
-                holder[key] = texts.get(value, value)
-            elif isinstance(value, (dict, list)):
+            if isinstance(value, (dict, list)):
                 holders.append(value)
+            elif isinstance(value, str) and value in long:
+                placed += 1
+                if isinstance(original := long[value], str):
+                    holder[key] = original
+                elif len(holder) == 1 and holder is not whole and isinstance(holder, list):
+                    holder[:] = original
+                    break
+                else:
+                    raise _NotTakenRightlyError
+    if placed != len(long):
+        raise _NotTakenRightlyError
     return whole[0]
 
 

@@ -40,7 +40,7 @@ async def read_body(request: Request, service: Service) -> bytes:
                         raise _too_large(settings)
                     share.add(len(chunk))
                     chunks.append(chunk)
-            body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            body = chunks[0] if len(chunks) == 1 else await off_loop(size, b"".join, chunks)
             encoding = request.headers.get("content-encoding")
             if encoding is None:
                 return body

@@ -21,6 +21,8 @@ _GZIP_OR_ZLIB = 47
 _LEAST_BYTES = 1400
 """What fits into one packet takes no less time when it is smaller."""
 _LEVEL = 4
+_INPUT_BYTES, _PIECE_BYTES = 64 * 1024, 1024 * 1024
+"""How much is inflated, and comes of it, in one call: it holds everybody up."""
 _TEXT = ("text/", "application/json", "application/javascript", "application/openmetrics-text", "image/svg+xml")
 
 
@@ -67,15 +69,26 @@ async def inflated(body: bytes, encoding: str, limit: int) -> bytes:
 
 def _inflate(body: bytes, limit: int) -> bytes:
     stream = zlib.decompressobj(wbits=_GZIP_OR_ZLIB)
+    pieces: list[bytes] = []
+    size, start, rest = 0, 0, b""
     try:
-        data = stream.decompress(body, limit + 1)
+        while size <= limit and not stream.eof:
+            if not rest:
+                rest = body[start : start + _INPUT_BYTES]
+                start += len(rest)
+            piece = stream.decompress(rest, _PIECE_BYTES)
+            if not piece and not rest:
+                break
+            rest = stream.unconsumed_tail
+            pieces.append(piece)
+            size += len(piece)
     except zlib.error as error:
         raise RequestError(Problem("input", f"the compressed body is damaged: {error}", "", 400)) from error
-    if len(data) > limit:
+    if size > limit:
         raise RequestError(
             Problem("input", f"the body inflates to more than {limit:,} bytes", "Send fewer pictures at once.", 413)
         )
-    if not stream.eof or stream.unused_data:
+    if not stream.eof or stream.unused_data or start < len(body):
         reason = "bytes follow after its end" if stream.eof else "it ends too early"
         raise RequestError(Problem("input", f"the compressed body is damaged: {reason}", "", 400))
-    return data
+    return b"".join(pieces)

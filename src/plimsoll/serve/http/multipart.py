@@ -10,7 +10,7 @@ from urllib.parse import unquote_to_bytes
 from plimsoll.serve.messages import Problem, RequestError
 from plimsoll.serve.parsing import decode_base64
 
-_SLICE = 4 * 1024 * 1024
+_SLICE = 1024 * 1024
 _HEADER_BYTES = 16_384
 _MAX_BOUNDARY = 200
 _MAX_PADDING = 200

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
@@ -62,7 +63,7 @@ async def read_model(model: type[_Model], body: bytes, limit: int = MAX_JSON_BYT
                 return f"{key.removesuffix('s')} {quoted(_name(data, key, index))}: {location(rest)}".removesuffix(": ")
         return location(parts)
 
-    return validated(model, data, status=400, locate=locate)
+    return await off_loop(len(body), partial(validated, model, data, status=400, locate=locate))
 
 
 async def read_request(body: bytes, length: int | None) -> InferRequest:

@@ -23,6 +23,7 @@ from plimsoll.serve.http.listener import (
     room_for_connections,
     uvicorn_config,
 )
+from plimsoll.serve.parsing import share_fairly
 from plimsoll.serve.pipeline import Pipeline
 from plimsoll.serve.service import Service
 from plimsoll.serve.signals import Signals
@@ -168,6 +169,7 @@ async def _drain(service: Service, stops: _Stops, grpc_server: GrpcServer | None
 def run(service: Service, address: Address, on_ready: Callable[[str], None], signals: Signals) -> None:
     """Serve until SIGTERM or Ctrl-C; with uvloop where that is installed."""
     host.keep_memory_level()
+    share_fairly()
     if sys.platform == "win32":
         asyncio.run(serve(service, address, on_ready, signals))
         return

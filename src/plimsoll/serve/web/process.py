@@ -27,6 +27,7 @@ from plimsoll.serve.http.listener import (
 )
 from plimsoll.serve.inbound import InboundMemory
 from plimsoll.serve.ipc import Arena
+from plimsoll.serve.parsing import share_fairly
 from plimsoll.serve.pipeline import Pipeline
 from plimsoll.serve.settings import Settings
 from plimsoll.serve.tracing import Tracing, is_enabled
@@ -106,6 +107,7 @@ def main() -> None:
     os.dup2(2, 1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     host.keep_memory_level()
+    share_fairly()
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
