@@ -3,12 +3,16 @@ verified."""
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
+from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, JsonValue, ValidationError
 
 from plimsoll.bundle.answers import answer_difference
@@ -21,12 +25,14 @@ from plimsoll.core.version import __version__
 from plimsoll.core.wording import explain
 from plimsoll.errors import BundleError
 from plimsoll.metrics.boxes import lowered
+from plimsoll.preprocessing.decode import sample_pictures
 from plimsoll.preprocessing.formats import SUFFIXES, sniff
 from plimsoll.report.report import Report, environment
 from plimsoll.spec.steps import Decode
 from plimsoll.system import files
 from plimsoll.tasks.detect import Box, Detection
 
+_log = logging.getLogger(__name__)
 _MAX_ANSWER_BYTES = 16_000_000
 _Position = tuple[FiniteFloat, FiniteFloat] | tuple[FiniteFloat, FiniteFloat, FiniteFloat]
 
@@ -57,15 +63,32 @@ class _StoredAnswer(BaseModel):
 def golden_answers(
     images: Sequence[Path], step: Decode, answer: Answering, confidence: float
 ) -> tuple[list[WholeAnswer], dict[str, Content]]:
-    """Return the golden pictures with the whole's answers, and their files by name; raises ImageError."""
+    """Return the golden pictures with the whole's answers, and their files by name; raises ImageError.
+
+    Where the cascade finds something in all of them, one is added in which it finds nothing.
+    """
+    answered = [(picture.data, answer(picture.data, lowered(confidence))) for picture in golden_pictures(images, step)]
+    if all(given.boxes for _, given in answered):
+        candidates = (*(data for _, data in sample_pictures(step)), *_black(step))
+        others = ((data, answer(data, lowered(confidence))) for data in candidates)
+        answered += [*islice((pair for pair in others if not pair[1].boxes), 1)]
+    elif not any(given.boxes for _, given in answered):
+        _log.warning("the cascade finds nothing in the golden pictures: `verify` compares no answer of the whole")
     golden, contents = list[WholeAnswer](), dict[str, Content]()
-    for picture in golden_pictures(images, step):
-        stem, kind = f"golden/{len(golden) + 1}", sniff(picture.data)
+    for number, (data, given) in enumerate(answered, 1):
+        stem, kind = f"golden/{number}", sniff(data)
         vector = WholeAnswer(picture=f"{stem}{SUFFIXES[kind][0] if kind else ''}", answer=f"{stem}.json")
-        contents[vector.picture] = picture.data
-        contents[vector.answer] = json.dumps(answer(picture.data, lowered(confidence)).row()).encode()
+        contents[vector.picture] = data
+        contents[vector.answer] = json.dumps(given.row()).encode()
         golden.append(vector)
     return golden, contents
+
+
+def _black(step: Decode) -> list[bytes]:
+    """Return a picture that is black all over, where the Spec accepts its format."""
+    file = io.BytesIO()
+    Image.new("RGB", (320, 240)).save(file, "PNG")
+    return [file.getvalue()] if "png" in step.formats else []
 
 
 def facts(name: str, stages: Mapping[str, Bundle], golden: Sequence[WholeAnswer], origin: Any) -> CascadeManifest:

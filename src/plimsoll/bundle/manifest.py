@@ -19,6 +19,9 @@ FILE = "manifest.json"
 MAX_BYTES = 4_000_000
 """10,000 files take about 2 MB."""
 
+MAX_STAGES = 80
+"""Of a cascade: a detector, a network for 68 points, and one for each of them."""
+
 PICTURE_LIBRARIES = "picture_libraries"
 """The key in `environment` of the libraries that decode and resize."""
 
@@ -164,7 +167,7 @@ class CascadeManifest(_Part):
     plimsoll: str
     cascade: Literal["cascade.toml"] = "cascade.toml"
     """How the networks feed each other."""
-    stages: Annotated[tuple[str, ...], Field(min_length=2, max_length=16)]
+    stages: Annotated[tuple[str, ...], Field(min_length=2, max_length=MAX_STAGES)]
     """The folder of each stage's bundle, in order."""
     golden: Annotated[tuple[WholeAnswer, ...], Field(min_length=1)]
     tolerance: _Limit

@@ -6,13 +6,12 @@ Its answer is a detector's, with the last stage's points in each box.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +19,9 @@ from PIL import Image
 
 from plimsoll.backends.base import Objective
 from plimsoll.backends.runner import Runner
-from plimsoll.errors import InputError, PlimsollError, SpecError
+from plimsoll.errors import InputError, ModelError, PlimsollError, SpecError
 from plimsoll.inference.cascade_spec import CascadeSpec, Crop, Stage, check_points, read_cascade
+from plimsoll.inference.crops import Positions, Square, square_of
 from plimsoll.inference.gestures import GESTURES, POINTS, gestures_of
 from plimsoll.inference.pictures import Picture, name_of, source
 from plimsoll.inference.predictor import Predictor, ResolvedModel, open_model
@@ -37,76 +37,6 @@ from plimsoll.tasks.detect import Box, Detection
 from plimsoll.tasks.landmarks import Points
 
 _MOST_INPUTS = 32
-Positions = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Square:
-    """A turned square in a picture."""
-
-    x: float
-    y: float
-    """Its centre, in the picture's pixels."""
-    side: float
-    angle: float
-    """By which it is turned clockwise, in radians."""
-
-    def to_picture(self, points: Positions) -> Positions:
-        """Return where points `[N, 2]`, as shares of the square, lie in the picture."""
-        x, y = ((points - 0.5) * self.side).T
-        cosine, sine = math.cos(self.angle), math.sin(self.angle)
-        return np.stack([self.x + x * cosine - y * sine, self.y + x * sine + y * cosine], axis=1)
-
-    def cut(self, pixels: NDArray[np.uint8], width: int, height: int, *, black: bool = False) -> NDArray[np.uint8]:
-        """Return what is in it, `[height, width, 3]`, bilinear; beyond the picture its border repeats, or is `black`.
-
-        The corners of the square lie on the corner pixels' places, as where MediaPipe's `ImageToTensorCalculator` gives
-        them to OpenCV's `warpPerspective`.
-        """
-        columns, rows = np.meshgrid(np.arange(width) / width, np.arange(height) / height)
-        x, y = self.to_picture(np.stack([columns.ravel(), rows.ravel()], axis=1)).T
-        wide, tall, edge = pixels.shape[1], pixels.shape[0], int(black)
-        x, y = np.clip(x, -edge, wide - 1 + edge), np.clip(y, -edge, tall - 1 + edge)
-        left, top = np.floor(x).astype(np.intp), np.floor(y).astype(np.intp)
-        samples = pixels.reshape(-1, 3)
-        mixed = np.zeros((len(x), 3), np.float32)
-        for column, across in ((left, 1 - (x - left)), (left + 1, x - left)):
-            for row, down in ((top, 1 - (y - top)), (top + 1, y - top)):
-                inside = (column >= 0) & (column < wide) & (row >= 0) & (row < tall)
-                share = np.where(inside, across * down, 0.0).astype(np.float32)
-                index = np.clip(row, 0, tall - 1) * wide + np.clip(column, 0, wide - 1)
-                mixed += np.take(samples, index, axis=0) * share[:, np.newaxis]
-        return np.asarray(np.rint(mixed), np.uint8).reshape(height, width, 3)
-
-    def cut_fast(self, pixels: NDArray[np.uint8], width: int, height: int, *, black: bool = False) -> NDArray[np.uint8]:
-        """Return the same by OpenCV, but for a level in a few pixels; raises BackendMissingError without
-        it."""
-        cv2 = fast_decode.opencv()
-        origin, right, down = self.to_picture(np.array([[0.0, 0.0], [1 / width, 0.0], [0.0, 1 / height]]))
-        border = cv2.BORDER_CONSTANT if black else cv2.BORDER_REPLICATE
-        way = np.stack([right - origin, down - origin, origin], axis=1)
-        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        return np.asarray(cv2.warpAffine(pixels, way, (width, height), flags=flags, borderMode=border), np.uint8)
-
-
-def square_of(crop: Crop, box: Sequence[float], points: Positions) -> Square:
-    """Return the square to cut out around a box (x0, y0, x1, y1) with its points `[N, 2]`, all in the picture's pixels;
-    raises SpecError for a point that the box doesn't have."""
-    x0, y0, x1, y1 = box
-    width, height, angle = x1 - x0, y1 - y0, 0.0
-    if crop.upright is not None:
-        if max(crop.upright) >= len(points):
-            raise SpecError(
-                f"crop.upright = {list(crop.upright)}: the stage before gives {len(points)} points in a box",
-                "They count from 0.",
-            )
-        first, second = points[crop.upright[0]], points[crop.upright[1]]
-        turn = math.radians(crop.angle) - math.atan2(first[1] - second[1], second[0] - first[0])
-        angle = turn - 2 * math.pi * math.floor((turn + math.pi) / (2 * math.pi))
-    dx, dy = width * crop.shift[0], height * crop.shift[1]
-    cosine, sine = math.cos(angle), math.sin(angle)
-    centre_x, centre_y = (x0 + x1) / 2 + dx * cosine - dy * sine, (y0 + y1) / 2 + dx * sine + dy * cosine
-    return Square(centre_x, centre_y, crop.scale * max(width, height), angle)
 
 
 Watch = Callable[[int, PixelArray, dict[str, float]], None]
@@ -154,7 +84,8 @@ class CascadeStages:
         if self.spec.labels == "gestures":
             names = gestures_of([np.array(box.points) for box in boxes])
             boxes = [replace(box, label=name) for box, name in zip(boxes, names, strict=True)]
-        return Detection(tuple(_as_sent(box, whole) for box in boxes))
+        sent = (_as_sent(box, whole) for box in boxes)
+        return Detection(tuple(box for box in sent if box.box[0] < box.box[2] and box.box[1] < box.box[3]))
 
     def _decoded(self, picture: Picture, colour: ArrayColour | None) -> tuple[NDArray[np.uint8], ImageGeometry]:
         """Return the upright picture, RGB, and the way back to how it was sent."""
@@ -191,7 +122,10 @@ class CascadeStages:
         prepared = time.perf_counter()
         outputs = predictor.runner("throughput").infer(tensor[np.newaxis])
         computed = time.perf_counter()
-        answer = predictor.task.decode(outputs, threshold, [geometry] if placed else None)[0]
+        try:
+            answer = predictor.task.decode(outputs, threshold, [geometry] if placed else None)[0]
+        except ModelError as error:
+            raise ModelError(f"stage {index + 1}, {predictor.spec.name}: {error.message}", error.hint) from error
         if watch is not None:
             seconds = {"prepare": prepared - started, "inference": computed - prepared}
             watch(index, pixels, {**seconds, "output": time.perf_counter() - computed})
@@ -286,6 +220,8 @@ class CascadePredictor(Predictor):
         self.spec = whole_spec(spec, [network.spec for network in self.networks])
         self.task = decoder(self.spec)
         self.task.labels_stay = spec.labels != "gestures"
+        self.folder: Path | None = None
+        """The bundle's (unpacked), where it came from one."""
         self.at_close = ExitStack()
         """What else ends with it."""
 
@@ -304,6 +240,18 @@ class CascadePredictor(Predictor):
     def networks(self) -> tuple[Predictor, ...]:
         """The network of each stage."""
         return self.stages.predictors
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What is known of the networks' origins together; empty where nothing is."""
+        origins = [dict(network.opened.origin or {}) for network in self.networks]
+        spec, several = self.stages.spec, ("authors", "known_limits")
+        together = {key: [*dict.fromkeys(text for own in origins for text in own.get(key, ()))] for key in several}
+        single = ("intended_use", "licence", "licence_notice")
+        words = {key: [*dict.fromkeys(str(own[key]) for own in origins if own.get(key))] for key in single}
+        joined = {key: (" AND " if key == "licence" else " ").join(texts) for key, texts in words.items()}
+        known = {key: value for key, value in (together | joined).items() if value}
+        return {"title": spec.description or spec.name, **known} if known else {}
 
     def runner(self, objective: Objective) -> Runner:
         """Return the runner of the first network; those of the others are opened with it."""
@@ -391,7 +339,8 @@ def _around(points: Positions) -> tuple[float, float, float, float]:
 
 
 def _as_sent(box: Box, whole: ImageGeometry) -> Box:
-    """Bring a box and its points from the upright picture to the picture as it was sent; the box is clipped to it."""
+    """Bring a box and its points from the upright picture to the picture as it was sent; the box is clipped to it, and
+    empty beyond it."""
     x0, y0, x1, y1 = whole.boxes(np.array([box.box]))[0]
     places = np.array(box.points, np.float64)
     points = np.concatenate([whole.points(places[:, :2]), places[:, 2:]], axis=1)

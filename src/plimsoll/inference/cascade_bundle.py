@@ -81,6 +81,7 @@ def open_cascade(path: Path, preprocessing: Preprocessing | None = None, cores: 
     except PlimsollError:
         bundle.close()
         raise
+    predictor.folder = bundle.folder
     predictor.at_close.callback(bundle.close)
     return predictor
 

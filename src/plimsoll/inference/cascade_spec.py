@@ -10,14 +10,13 @@ from typing import Annotated, Literal, Self
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
+from plimsoll.bundle.manifest import MAX_STAGES
 from plimsoll.core.wording import explain
 from plimsoll.errors import SpecError
 from plimsoll.spec.spec import Landmarks
 from plimsoll.system import files
 
 MAX_BYTES = 1_000_000
-MAX_STAGES = 80
-"""A detector, 68 points, and a network for each."""
 
 
 class Crop(BaseModel):

@@ -251,6 +251,8 @@ class ModelExecutor:
 class _CascadeExecutor(ModelExecutor):
     """An open cascade: pictures in, rows out; it has no tensors of its own."""
 
+    _predictor: CascadePredictor
+
     def __init__(self, predictor: CascadePredictor) -> None:
         self._opened, self._predictor = predictor.opened, predictor
         self._runner = predictor.runner("throughput")
@@ -271,7 +273,9 @@ class _CascadeExecutor(ModelExecutor):
 
     def metadata(self) -> dict[str, Any]:
         targets = dict.fromkeys(str(network.target) for network in self._predictor.networks)
-        return super().metadata() | {"inputs": [], "outputs": [], "target": ", ".join(targets), "bundle": None}
+        bundle = str(self._predictor.folder) if self._predictor.folder is not None else None
+        whole = {"target": ", ".join(targets), "origin": self._predictor.origin, "bundle": bundle}
+        return super().metadata() | {"inputs": [], "outputs": [], **whole}
 
     def warm_up(self, size: int) -> None:
         """Do nothing: its networks read one picture at a time."""
@@ -293,7 +297,7 @@ class _CascadeExecutor(ModelExecutor):
                 answer = self._predictor.predict(picture, threshold=item.threshold)
                 item.row = _row(answer, item)
             except PlimsollError as error:
-                item.fail(Problem.of(error))
+                item.fail(_problem(error))
         return StageSeconds(infer=time.perf_counter() - started)
 
     def run_tensors(self, batch: Sequence[TensorItem]) -> StageSeconds:
@@ -312,13 +316,17 @@ def _run_or_split(group: Sequence[_Item], run: Callable[[Sequence[_Item]], None]
         run(group)
     except PlimsollError as error:
         if len(group) == 1:
-            problem = Problem.of(error)
-            if isinstance(error, ModelError):  # such as scores that are NaN: no fault of who sent the picture
-                problem = replace(problem, kind="failed", status=500)
-            group[0].fail(problem)
+            group[0].fail(_problem(error))
             return
         for item in group:
             _run_or_split([item], run)
+
+
+def _problem(error: PlimsollError) -> Problem:
+    problem = Problem.of(error)
+    if isinstance(error, ModelError):  # such as scores that are NaN: no fault of who sent the picture
+        return replace(problem, kind="failed", status=500)
+    return problem
 
 
 def _row(answer: Answer, item: PictureItem) -> dict[str, Any]:

@@ -141,14 +141,15 @@ def _option(command: Sequence[str], name: str) -> set[int]:
 
 
 def report(result: ShipResult, model: Model) -> Report:
-    """Return the report of kind "ship": its subject is the network with its file and the first digits of its SHA-256,
-    what ships of it, and the day."""
+    """Return the report of kind "ship": its subject is the network with its file and the first digits of its SHA-256
+    (or a cascade with its networks), what ships of it, and the day."""
     winner = result.shipped
     share = winner.measured.size_bytes / result.baseline.measured.size_bytes
     given = model
     while given.parent is not None:  # What it was made from on the way in has another hash.
         given = given.parent
-    source = f"{model.name} ({given.path.name}, SHA-256 {given.sha256[:12]})"
+    networks = ", ".join(network.name for network in result.networks)
+    source = f"{model.name} ({networks or f'{given.path.name}, SHA-256 {given.sha256[:12]}'})"
     return Report(
         kind="ship",
         subject=f"{source} as {winner.name}, {datetime.now(UTC):%Y-%m-%d}",

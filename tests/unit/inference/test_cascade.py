@@ -6,19 +6,24 @@ import io
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
+from onnx import helper
 from PIL import Image
 
 from helpers.answer_networks import draw, network, saved, spec_of
 from plimsoll import load
 from plimsoll.benchmark import SystemUnderTest, footprint, profile
-from plimsoll.errors import InputError, SpecError
-from plimsoll.inference.cascade import CascadePredictor, Square, square_of
+from plimsoll.errors import InputError, ModelError, SpecError
+from plimsoll.inference.cascade import CascadePredictor
 from plimsoll.inference.cascade_spec import Crop, read_cascade
+from plimsoll.inference.crops import Square, square_of
 from plimsoll.inference.gestures import gesture_of, gestures_of
 from plimsoll.inference.predictor import open_model
 from plimsoll.preprocessing import PixelArray
@@ -118,6 +123,62 @@ def test_a_further_stage_gives_points_anew(folder: Path) -> None:
                 inside = network.predict(PixelArray(whole.cut(pixels, 48, 48), "RGB"))
                 assert isinstance(inside, Points)
                 assert np.array(third.points) == pytest.approx(whole.to_picture(np.array(inside.points) / 48), abs=0.3)
+
+
+def constant_network(path: Path, values: NDArray[np.float32]) -> None:
+    """Store a network that answers every picture with the same values `[1, …]`."""
+    nodes = [
+        helper.make_node("ReduceMean", ["picture"], ["mean"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Mul", ["mean", "nothing"], ["zero"]),
+        helper.make_node("Reshape", ["zero", "shape"], ["zeros"]),
+        helper.make_node("Add", ["zeros", "values"], ["answer"]),
+    ]
+    shape = np.array([-1, 1, 1], np.int64)
+    constants = {"values": values, "nothing": np.float32(0), "shape": shape}
+    ends = [
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", *extents])
+        for name, extents in (("picture", (3, 48, 48)), ("answer", values.shape[1:]))
+    ]
+    initializers = [onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "constant", ends[:1], ends[1:], initializers)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+
+
+def boxes_at(centres: NDArray[np.float64], size: float) -> NDArray[np.float32]:
+    """Return what the detector would say of red squares `[N, 2]` in its input of 48 x 48 pixels."""
+    rows = np.zeros((1, 6, len(centres)), np.float32)
+    rows[0, :2], rows[0, 2:4], rows[0, 4] = centres.T, size, 0.9
+    return rows
+
+
+@pytest.mark.parametrize("preprocessing", ["reference", "fast"])
+def test_any_number_of_objects_of_any_size_anywhere(folder: Path, preprocessing: Literal["reference", "fast"]) -> None:
+    """None, 200, one that is a fraction of a pixel, one that is half outside; and of one beyond the picture nothing."""
+    (picture,) = draw(folder / "drawn", 1)
+    random = np.random.default_rng(0)
+    spec = spec_of("detect", iou=1.0, class_agnostic_iou=1.0, max_boxes=300)
+    (folder / "detect.toml").write_text(spec_files.dumps(spec))
+    for centres, size, count in (
+        (random.uniform(4, 44, (200, 2)), 6.0, 200),
+        (np.array([[24.0, 24.0]]), 0.02, 1),
+        (np.array([[0.0, 48.0]]), 30.0, 1),
+        (np.array([[900.0, 900.0]]), 30.0, 0),
+        (np.array([[24.0, 24.0]]), 0.0, 0),
+    ):
+        constant_network(folder / "detect.onnx", boxes_at(centres, size))
+        with load(folder / "cascade.toml", preprocessing=preprocessing) as cascade:
+            answer = cascade.predict(picture)
+        assert isinstance(answer, Detection)
+        assert len(answer.boxes) == count
+        assert all(np.isfinite(np.array(box.points)).all() for box in answer.boxes)
+
+
+def test_a_stage_that_answers_nonsense_is_named(folder: Path) -> None:
+    (picture,) = draw(folder / "drawn", 1)
+    (folder / "landmarks.toml").write_text(spec_files.dumps(spec_of("landmarks", presence=None, tensor=None)))
+    constant_network(folder / "landmarks.onnx", np.full((1, 4, 2), np.nan, np.float32))
+    with load(folder / "cascade.toml") as cascade, pytest.raises(ModelError, match="stage 2, landmarks: non-finite"):
+        cascade.predict(picture)
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,14 @@ def test_it_answers_as_the_cascade_and_verifies(packed: tuple[Path, list[Path], 
         load(out, target="onnxruntime:cpu:float32")
 
 
+def test_a_golden_picture_shows_nothing(packed: tuple[Path, list[Path], list[Detection]]) -> None:
+    """So that a cascade that finds objects everywhere doesn't verify."""
+    with CascadeBundle.open(packed[0]) as bundle:
+        counts = [len(json.loads(bundle.file(each.answer).read_text())["boxes"]) for each in bundle.manifest.golden]
+    assert len(counts) == 3, "two that were given"
+    assert counts.count(0) == 1
+
+
 def test_a_service_answers_pictures_with_it(packed: tuple[Path, list[Path], list[Detection]]) -> None:
     out, pictures, answers = packed
     chosen = dict.fromkeys(("spec", "target", "preprocessing"))
@@ -94,6 +102,8 @@ def test_a_service_answers_pictures_with_it(packed: tuple[Path, list[Path], list
     try:
         metadata = ModelMetadata.from_dict(executor.metadata())
         assert (metadata.task, metadata.inputs) == ("detect", ())
+        assert metadata.bundle is not None, "its report is in the bundle of the whole"
+        assert Path(metadata.bundle, "cascade.toml").is_file()
         sent = [*(picture.read_bytes() for picture in pictures), b"no picture"]
         items = [PictureItem(prepared=executor.prepare(data)) for data in sent]
         raw = PictureItem(prepared=executor.prepare(sent[0]), raw=True)

@@ -76,16 +76,18 @@ def summary(result: ShipResult) -> str:
     total = sum(after.values())
     if total <= 0:
         return ""
-    network = sum(value for stage, value in after.items() if _is_network(stage))
+    own = [value for stage, value in after.items() if _is_network(stage)]
+    subject = "the network is" if len(own) < 2 else "the networks are"
     versus = f" instead of {figures.milliseconds(sum(before.values()))} ms" if before else ""
     work = (
-        f"One picture is {figures.milliseconds(total)} ms of work{versus}; the network is"
-        f" {figures.percent(network / total)} of it."
+        f"One picture is {figures.milliseconds(total)} ms of work{versus}; {subject}"
+        f" {figures.percent(sum(own) / total)} of it."
     )
     ceiling = result.infinite_network_images_per_second
     if not math.isfinite(ceiling):
         return work
-    return f"{work} With an infinitely fast network: {figures.rate(ceiling)} images/s."
+    which = "an infinitely fast network" if len(own) < 2 else "infinitely fast networks"
+    return f"{work} With {which}: {figures.rate(ceiling)} images/s."
 
 
 def known(stages: dict[str, float]) -> Stages:
@@ -94,7 +96,12 @@ def known(stages: dict[str, float]) -> Stages:
 
 
 def _is_network(stage: str) -> bool:
-    return stage.lower() in _NETWORK
+    return _own(stage) in _NETWORK
+
+
+def _own(stage: str) -> str:
+    """Return a stage's name without the network's, which stands before it in a cascade."""
+    return stage.lower() if stage.lower() in _OUTPUT else stage.lower().rpartition(" ")[2]
 
 
 def stage_class(stage: str, index: int) -> str:
@@ -102,9 +109,9 @@ def stage_class(stage: str, index: int) -> str:
     colour."""
     if _is_network(stage):
         return "s-network"
-    if stage.lower() in _OUTPUT:
+    if _own(stage) in _OUTPUT:
         return "s-answer"
-    return "s-waiting" if stage.lower() in _WAITING else f"s-input-{index % _TINTS}"
+    return "s-waiting" if _own(stage) in _WAITING else f"s-input-{index % _TINTS}"
 
 
 @dataclass(frozen=True)

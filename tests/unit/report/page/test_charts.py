@@ -177,6 +177,14 @@ def test_the_gauge_shows_the_check_nearest_its_limit() -> None:
     assert nearest_check(checks[2:]) is None
 
 
+def test_a_cascades_networks_count_together() -> None:
+    winner = {"decode and cut": 6.0, "faces prepare": 1.0, "faces inference": 2.0, "mesh inference": 1.0}
+    given = {"winner": "a", "reference": "a", "outcome": "better", "infinite_network_images_per_second": 140.0}
+    result = ShipResult.model_validate({**given, "stages": {"winner": winner}})
+    assert "the networks are 30.0" in stages.summary(result)
+    assert stages.bars(result)[-1].total == 7.0
+
+
 def test_stages_without_a_network_have_no_bar_without_it() -> None:
     details = ShipResult.model_validate(
         {
