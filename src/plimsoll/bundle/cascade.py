@@ -136,7 +136,7 @@ def verify(bundle: CascadeBundle, answer: Answering, confidence: float) -> Repor
     proof = {"proof": f"in {PROOF}"} if PROOF in bundle.manifest.files else {}
     return Report(
         kind="verify",
-        subject=f"{bundle.manifest.name} on {', '.join(targets)}",
+        subject=f"{bundle.manifest.name} on {', '.join(dict.fromkeys(targets))}",
         environment=environment(),
         checks=tuple(checks),
         measurements={**measurements, "pictures": len(bundle.manifest.golden), "golden boxes": boxes, **proof},

@@ -19,14 +19,13 @@ from numpy.typing import NDArray
 
 from plimsoll.errors import ImageError
 from plimsoll.inference.video.sampling import Sampling, Selector
-from plimsoll.inference.video.source import CODECS, Source, opened, require_av
+from plimsoll.inference.video.source import CODECS, LIVE_TIMEOUT_S, Source, in_words, opened, require_av
 from plimsoll.preprocessing import PixelArray
 
 if TYPE_CHECKING:
     import av
     from av.video.stream import VideoStream
 
-_LIVE_TIMEOUT_S = 15.0
 _MICROSECONDS = 1e6
 _USUAL_RATE = 25.0
 _SHORT_S, _SHORT_SHARE = 1.0, 0.02
@@ -99,7 +98,7 @@ class Clip:
         self._stopped = threading.Event()
         self._reading = threading.Lock()
         """Held while FFmpeg reads: another thread may close the clip."""
-        self._container = self._stack.enter_context(opened(self._source, _LIVE_TIMEOUT_S))
+        self._container = self._stack.enter_context(opened(self._source))
         try:
             self._stream = self._video_stream()
         except ImageError:
@@ -121,7 +120,8 @@ class Clip:
     def _video_stream(self) -> VideoStream:
         stream = next(iter(self._container.streams.video), None)
         if stream is None:
-            raise ImageError("the clip has sound alone, no picture")
+            sound = bool(self._container.streams.audio)
+            raise ImageError("the clip has sound alone, no picture" if sound else "the clip has no pictures")
         context = stream.codec_context
         if context.name not in CODECS:
             raise ImageError(f"its pictures are coded in {context.name}, which is not read")
@@ -212,9 +212,10 @@ class Clip:
                 continue
             except (errors.FFmpegError, OSError) as error:
                 if self._source.remote or self._source.format:
+                    stalled = isinstance(error, errors.ExitError)
+                    ranges = "A file whose index is at its end needs a server that answers byte ranges."
                     raise ImageError(
-                        f"the stream can't be read on: {error.strerror or error}",
-                        "A file whose index is at its end needs a server that answers byte ranges.",
+                        f"the stream can't be read on: {in_words(error)[0]}", "" if stalled else ranges
                     ) from error
                 self._damage(error)
                 return
@@ -311,7 +312,7 @@ class _Newest:
                 yield frame
         finally:
             self._clip.stop()
-            self._thread.join(_LIVE_TIMEOUT_S)
+            self._thread.join(LIVE_TIMEOUT_S)
         if self._error is not None:
             raise self._error
 

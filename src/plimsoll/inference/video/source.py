@@ -35,6 +35,8 @@ _PROTOCOLS = "http,https,httpproxy,tcp,tls,udp,rtp,rtsp,rtsps,rtmp,rtmps,srt,cry
 _CAMERA = re.compile(r"camera:(\d{1,2})|/dev/video(\d{1,2})")
 _CAMERA_INPUTS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}:none")}
 _PROBE_BYTES = 10_000_000
+LIVE_TIMEOUT_S = 15.0
+"""A stream from which nothing comes for so long has ended."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def require_av() -> Any:
 
 
 @contextmanager
-def opened(source: Source, timeout_s: float) -> Iterator[InputContainer]:
+def opened(source: Source) -> Iterator[InputContainer]:
     """Open a clip; raises ImageError where it can't be, InputError for a missing file or camera."""
     av = require_av()
     options = {"format_whitelist": source.format or (_STREAMED if source.remote else CONTAINERS)}
@@ -103,7 +105,7 @@ def opened(source: Source, timeout_s: float) -> Iterator[InputContainer]:
             options["rtsp_transport"] = "tcp"
     elif source.format is None:
         options["protocol_whitelist"] = "file" if isinstance(source.file, str) else "none"
-    extra: dict[str, Any] = {"timeout": timeout_s} if source.remote else {}
+    extra: dict[str, Any] = {"timeout": LIVE_TIMEOUT_S} if source.remote else {}
     if source.format is None and not source.remote and isinstance(source.file, str):
         _require_file(source.file)
     try:
@@ -126,13 +128,28 @@ def _require_file(path: str) -> None:
         raise ImageError(f"can't read the file: {error}") from error
 
 
+def in_words(error: Exception, address: str = "") -> tuple[str, str]:
+    """Return what FFmpeg says went wrong, and what to do about it."""
+    errors = require_av().error
+    if isinstance(error, errors.ProtocolNotFoundError):
+        scheme = address.partition("://")[0].lower()
+        hint = "PyAV's wheels have no SRT: build it against an FFmpeg that has, or use RTMP, UDP or TCP."
+        return f"the FFmpeg of this PyAV does not know {scheme}://", hint if scheme == "srt" else ""
+    if isinstance(error, errors.ExitError):
+        return f"nothing came for {LIVE_TIMEOUT_S:g} s", ""
+    return getattr(error, "strerror", None) or str(error), ""
+
+
 def _unreadable(source: Source, error: Exception) -> ImageError | InputError:
-    reason = getattr(error, "strerror", None) or str(error)
+    reason, hint = in_words(error, source.name)
     if source.format is not None:
         return InputError(f"{source.name}: can't open the camera: {reason}", "The program v4l2-ctl lists cameras.")
     if source.remote:
-        return ImageError(f"can't open the stream: {reason}")
+        return ImageError(f"can't open the stream: {reason}", hint)
     return ImageError(f"no clip that can be read: {reason}", "Known are MP4, MOV, Matroska, WebM, AVI, MPEG, FLV, WMV.")
 
 
-__all__ = ["CODECS", "SUFFIXES", "Source", "is_address", "is_clip", "is_live", "opened", "require_av"]
+__all__ = [
+    *("CODECS", "LIVE_TIMEOUT_S", "SUFFIXES", "Source"),
+    *("in_words", "is_address", "is_clip", "is_live", "opened", "require_av"),
+]

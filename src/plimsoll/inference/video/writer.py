@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from plimsoll.errors import InputError
-from plimsoll.inference.video.source import is_address, require_av
+from plimsoll.inference.video.source import in_words, is_address, require_av
 from plimsoll.system import files
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
@@ -138,7 +138,8 @@ class ClipSink(Sink):
                 self._wait(self._last / _TICKS)
             self._mux(encoded)
         except (errors.FFmpegError, OSError, ValueError) as error:
-            raise InputError(f"can't write {self._target}: {getattr(error, 'strerror', None) or error}") from error
+            reason, hint = in_words(error, self._target)
+            raise InputError(f"can't write {self._target}: {reason}", hint) from error
 
     def _open(self, width: int, height: int) -> None:
         scheme = self._target.partition("://")[0].lower() if self._live else ""

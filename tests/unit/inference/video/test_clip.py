@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +203,10 @@ def test_sound_alone_and_rare_codecs_are_refused(tmp_path: Path) -> None:
         output.mux(stream.encode(frame))
         output.mux(stream.encode())
     assert "sound alone" in read(sound)[2]
+    with av.open(str(tmp_path / "nothing.mp4"), "w") as output:
+        output.add_stream("libx264", rate=25)
+        output.start_encoding()
+    assert "no pictures" in read(tmp_path / "nothing.mp4")[2]
     rare = write(tmp_path / "rare.avi", [numbered(index) for index in range(3)], codec="snow", options={"strict": "-2"})
     assert "coded in snow" in read(rare)[2]
 
@@ -229,6 +233,35 @@ def test_a_clip_over_http(tmp_path: Path) -> None:
             assert "can't open the stream" in read_address(f"{root}/missing.mp4")[1]
         finally:
             server.shutdown()
+
+
+class _Stalling(BaseHTTPRequestHandler):
+    """Sends half of a clip, and then nothing more."""
+
+    data = b""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.data)
+        self.wfile.flush()
+        threading.Event().wait(20)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name
+        pass
+
+
+def test_a_stream_that_stalls_ends_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plimsoll.inference.video.source.LIVE_TIMEOUT_S", 1.0)
+    data = numbered_clip(tmp_path / "clip.ts", 100).read_bytes()
+    monkeypatch.setattr(_Stalling, "data", data[: len(data) // 2])
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Stalling)
+    server.daemon_threads, server.block_on_close = True, False
+    with server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        _, error = read_address(f"http://127.0.0.1:{server.server_address[1]}/clip.ts")
+        server.shutdown()
+    assert error.endswith("nothing came for 1 s")
 
 
 def read_address(address: str) -> tuple[list[int], str]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -114,3 +117,44 @@ def test_a_stream_over_udp_arrives_whole() -> None:
     assert numbers == [*range(numbers[0], numbers[0] + len(numbers))]
     assert numbers[-1] >= count + 170, "up to the end"
     assert np.diff([at for _, at in received]) == pytest.approx(0.04, abs=0.002)
+
+
+_RECEIVER = """
+import sys, av
+sys.path.insert(0, sys.argv[2])
+from helpers.clips import number_of
+numbers = []
+try:
+    with av.open(sys.argv[1], options={"listen": "1"}, timeout=20) as source:
+        for frame in source.decode(video=0):
+            numbers.append(number_of(frame.to_ndarray(format="rgb24")))
+except (av.error.FFmpegError, OSError):
+    pass
+print(numbers)
+"""
+
+
+def test_a_stream_over_rtmp_arrives_whole() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    address, tests = f"rtmp://127.0.0.1:{port}/live/host", str(Path(__file__).parents[3])
+    command = [sys.executable, "-c", _RECEIVER, address, tests]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as receiver:
+        for _ in range(300):
+            target = sink(address, 25)
+            try:
+                target.write("a", numbered(0), 0.0)
+                break
+            except InputError:  # It doesn't listen yet.
+                time.sleep(0.1)
+        for index in range(1, 50):
+            target.write("a", numbered(index), index / 25)
+        target.close()
+        assert receiver.communicate(timeout=60)[0] == f"{[*range(50)]}\n"
+
+
+def test_an_address_that_this_ffmpeg_does_not_know_is_named() -> None:
+    """PyAV's wheels have no SRT; where a PyAV has, nobody listens there."""
+    with pytest.raises(InputError, match=r"srt://127\.0\.0\.1:9: "):
+        sink("srt://127.0.0.1:9", 25).write("a", numbered(0), 0.0)
