@@ -73,7 +73,8 @@ function boxes(shown, { group, names, unit, stored, turn }) {
   for (const { box, label, score: value, points: own } of shown) {
     const [x0, y0, x1, y1] = box;
     const kind = colour(labels.indexOf(label));
-    points(own ?? [], group, unit / 2);
+    // Hundreds of points in a small box would hide it.
+    points(own ?? [], group, Math.min(unit / 2, Math.sqrt(((x1 - x0) * (y1 - y0)) / Math.max(own?.length ?? 1, 1)) / 5));
     group.append(drawn("rect", { class: `box ${kind}`, x: x0, y: y0, width: Math.max(x1 - x0, 0), height: Math.max(y1 - y0, 0) }));
     const left = Math.min(a * x0 + c * y0 + e, a * x1 + c * y1 + e);
     const top = Math.min(b * x0 + d * y0 + f, b * x1 + d * y1 + f);
@@ -82,7 +83,7 @@ function boxes(shown, { group, names, unit, stored, turn }) {
 }
 
 function points(shown, group, unit) {
-  for (const [x, y] of shown) group.append(drawn("circle", { class: "point", cx: x, cy: y, r: unit }));
+  for (const [x, y] of shown) group.append(drawn("circle", { class: "point", cx: x, cy: y, r: unit, "stroke-width": 0.35 * unit }));
 }
 
 /** A mask as a picture: every label has its colour, but the first of several, which is the ground. */
