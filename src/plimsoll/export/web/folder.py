@@ -18,9 +18,10 @@ from plimsoll.errors import BundleError, ModelError, SpecError
 from plimsoll.export.web import golden
 from plimsoll.onnx.form import require_form
 from plimsoll.spec import Spec
+from plimsoll.spec.spec import Text
 from plimsoll.system import npm
 
-_TASKS = ("classify", "detect", "landmarks", "segment", "tensor")
+_TASKS = ("classify", "detect", "landmarks", "segment", "tensor", "text")
 """What the package's answer.js decodes."""
 
 
@@ -83,6 +84,11 @@ def _checked(model: Model, target: Target) -> Spec:
         raise SpecError(
             f"{spec.name}: the task '{spec.output.task}' is not decoded in browsers; {', '.join(_TASKS)} are",
             "With task = 'tensor' in its Spec, a web package gives the raw outputs.",
+        )
+    if isinstance(spec.output, Text) and spec.output.beam_width > 1:
+        raise SpecError(
+            f"{spec.name}: in browsers, text is read greedily, not by a beam of {spec.output.beam_width}",
+            "Set beam_width = 1 in its Spec; what that costs, `plimsoll prove` says.",
         )
     if spec.input.decode.frames != "first" or spec.input.decode.colour_profile != "ignore":
         raise SpecError(

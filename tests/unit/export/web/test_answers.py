@@ -16,7 +16,7 @@ from helpers.javascript import HAS_NODE, SITE, node
 from plimsoll.errors import ModelError
 from plimsoll.preprocessing.preprocessor import geometry_of
 from plimsoll.spec import Input, Spec
-from plimsoll.spec.spec import Classify, Detect, Output, Tensors
+from plimsoll.spec.spec import Classify, Detect, Output, Tensors, Text
 from plimsoll.tasks.base import decoder
 from plimsoll.tasks.classify import ClassifyTask
 from plimsoll.tasks.tensor import TensorTask
@@ -338,6 +338,29 @@ def test_landmarks_and_masks_have_pythons_rows(tmp_path: Path) -> None:
     ):
         assert "error" not in actual, (number, actual)
         require_alike(actual["row"], decoded(*case, picture), f"case {number % 7}")
+
+
+def test_texts_have_pythons_rows(tmp_path: Path) -> None:
+    chance = np.random.default_rng(3)
+    listed: list[tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]], float | None]] = []
+    for _ in range(4):
+        logits = (4 * chance.normal(size=(1, 12, 5))).astype(np.float32)
+        shares = np.exp(logits) / np.exp(logits).sum(axis=2, keepdims=True)
+        listed += [
+            ({"space": True, "activation": "softmax"}, {"out": logits}, None),
+            ({"space": True, "blank": "last", "score": "probability"}, {"out": shares}, None),
+            ({"space": True, "activation": "softmax"}, {"out": np.ascontiguousarray(logits.transpose(0, 2, 1))}, None),
+            ({"space": True}, {"out": shares}, 0.99),
+            ({}, {"out": chance.integers(0, 4, (1, 12))}, None),
+        ]
+    outputs = [Text.model_validate({"task": "text", "alphabet": ["a", "b", "é"], **output}) for output, _, _ in listed]
+    cases: list[Case] = [
+        (output, values, threshold) for output, (_, values, threshold) in zip(outputs, listed, strict=True)
+    ]
+    pictures = PICTURES[:1] * len(cases)
+    for number, (case, actual) in enumerate(zip(cases, answers(cases, tmp_path, pictures), strict=True)):
+        assert "error" not in actual, (number, actual)
+        require_alike(actual["row"], decoded(*case, pictures[0]), f"case {number % 5}")
 
 
 def test_outputs_of_another_shape_are_refused_as_in_python(tmp_path: Path) -> None:

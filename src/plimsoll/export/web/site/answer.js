@@ -3,12 +3,13 @@ import { activated, decimal, named, requireFinite } from "./tasks/arrays.js";
 import { detect } from "./tasks/detect.js";
 import { landmarks } from "./tasks/landmarks.js";
 import { segment } from "./tasks/segment.js";
+import { text } from "./tasks/text.js";
 
-const TASKS = { classify, detect, landmarks, segment, tensor };
+const TASKS = { classify, detect, landmarks, segment, tensor, text };
 
 /**
  * The row of a picture: {label, score, scores} for `classify`, {boxes} for `detect`, {points, presence} for `landmarks`, {mask} for `segment`,
- * {outputs} for `tensor`. `outputs`: name → {data, dims, type}, one picture each; `geometry`: the way back to the picture (geometry.js).
+ * {text, score, symbols} for `text`, {outputs} for `tensor`. `outputs`: name → {data, dims, type}, one picture each; `geometry`: the way back to the picture (geometry.js).
  */
 export function row(output, outputs, { threshold = null, geometry = null } = {}) {
   return TASKS[output.task](output, outputs, threshold, geometry);
