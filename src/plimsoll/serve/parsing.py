@@ -96,16 +96,7 @@ def parse_json(body: bytes, hint: str = "", limits: JsonLimits = TENSOR_JSON) ->
     """Return what a body holds as JSON, as `read_json` does."""
     if len(body) > MAX_JSON_BYTES:
         raise _too_much(f"has {len(body):,} bytes; at most {MAX_JSON_BYTES:,} are read", hint)
-    # Upper bounds, since texts hold such characters as well; those that are close to a limit are of no honest caller.
-    lists = _count(body, b"[") + _count(body, b"{")
-    if lists > limits.lists:
-        raise _too_much(f"has more than {limits.lists:,} lists and objects", hint)
-    if _count(body, b",") + lists > limits.values:
-        raise _too_much(f"has more than {limits.values:,} values", hint)
-    if _count(body, b":") > limits.members:
-        raise _too_much(f"has more than {limits.members:,} named values", hint)
-    if _count(body, b"\\") > limits.escapes:
-        raise _too_much(f"has more than {limits.escapes:,} escaped characters", hint)
+    _check_counts(body, hint, limits)
     if len(body) > SMALL_BYTES:
         other, long = _take_long(body)
         if long:
@@ -117,6 +108,19 @@ def parse_json(body: bytes, hint: str = "", limits: JsonLimits = TENSOR_JSON) ->
                 if error.problem.status != 400 or len(body) > _MAX_WIDE_BYTES:
                     raise  # else all of it is read, which says where the mistake is
     return _parsed(body, hint)
+
+
+def _check_counts(body: bytes, hint: str, limits: JsonLimits) -> None:
+    # Upper bounds, since texts hold such characters as well; those that are close to a limit are of no honest caller.
+    lists = _count(body, b"[") + _count(body, b"{")
+    if lists > limits.lists:
+        raise _too_much(f"has more than {limits.lists:,} lists and objects", hint)
+    if _count(body, b",") + lists > limits.values:
+        raise _too_much(f"has more than {limits.values:,} values", hint)
+    if _count(body, b":") > limits.members:
+        raise _too_much(f"has more than {limits.members:,} named values", hint)
+    if _count(body, b"\\") > limits.escapes:
+        raise _too_much(f"has more than {limits.escapes:,} escaped characters", hint)
 
 
 def _parsed(body: bytes, hint: str) -> Any:

@@ -83,6 +83,13 @@ _FOREIGN = Problem(
     "Who runs this service may allow an origin: `[cors] origins`.",
     403,
 )
+_MAX_PARAMETERS, _MAX_QUERY = 100, 16_384
+_LONG_QUERY = Problem(
+    "input",
+    f"the query has more than {_MAX_PARAMETERS} parameters, or {_MAX_QUERY:,} bytes",
+    "Send them in a body.",
+    400,
+)
 _CROWDED = Problem("overloaded", "too many connections are open", "Try again later.", 503, 1.0)
 _LOGGED_OPTIONS = {b"top", b"threshold", b"priority", b"timeout"}
 _NUMBER = re.compile(rb"-?[0-9]{1,9}(?:\.[0-9]{1,9})?")
@@ -162,6 +169,9 @@ class HttpApp:
         match = self.table.find(method, path)
         if "crowded" in scope.get("state", ()) and not match.endpoint.probe:
             return Match(refusing(path, _CROWDED), {}, None)
+        query = scope["query_string"]
+        if len(query) > _MAX_QUERY or query.count(b"&") >= _MAX_PARAMETERS:
+            return Match(refusing(path, _LONG_QUERY), {}, None)
         # No browser keeps another site's page from reading what comes over a WebSocket.
         harmless = scope["type"] == "http" and method in SAFE_METHODS and match.right != "control"
         if harmless or not is_foreign_page(scope["headers"], self._origins):

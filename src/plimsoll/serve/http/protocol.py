@@ -68,6 +68,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self._body_pieces: list[bytes] = []
         self._limit_head()
 
     def data_received(self, data: bytes) -> None:
@@ -85,6 +86,7 @@ class LimitedProtocol(HttpToolsProtocol):
         try:
             try:
                 self.parser.feed_data(data)
+                self._pass_body_on()
             except httptools.HttpParserUpgrade as upgrade:
                 rest = data[upgrade.args[0] :]
                 if not self._should_upgrade():
@@ -192,10 +194,18 @@ class LimitedProtocol(HttpToolsProtocol):
             self.scope["state"]["crowded"] = True
 
     def on_body(self, body: bytes) -> None:
-        super().on_body(body)
-        self._head_bytes = 0  # from here on it counts what is neither a head nor a body: trailers, sizes of chunks
+        self._body_pieces.append(body)
+
+    def _pass_body_on(self) -> None:
+        """Pass on what was read of a body, at once: uvicorn would copy all of it for each chunk, and what is read at
+        once may hold tens of thousands."""
+        if self._body_pieces:
+            super().on_body(b"".join(self._body_pieces))
+            self._body_pieces.clear()
+            self._head_bytes = 0  # from here on it counts what is neither a head nor a body: trailers, sizes of chunks
 
     def on_message_complete(self) -> None:
+        self._pass_body_on()
         self._in_head, self._head_bytes = True, 0
         if self._replaying:  # a body of no bytes
             self.cycle.more_body = False
