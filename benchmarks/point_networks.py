@@ -116,7 +116,7 @@ def nearest(faces: Sequence[Array], centre: Array, reach: float) -> Array | None
 def views(cascade: CascadePredictor, pixels: Array, around: Array, random: np.random.Generator) -> Array:
     """Return a cascade's answers `[views, 68, 2]` to a face at `around`, turned, scaled and mirrored."""
     centre, size, other = around.mean(axis=0), float(np.ptp(around, axis=0).max()), mirrored()
-    found = []
+    placed = []
     for turn in range(TURNS):
         angle, scale = random.uniform(-12, 12), 200 / size * random.uniform(0.85, 1.2)
         way = cv2.getRotationMatrix2D((float(centre[0]), float(centre[1])), angle, scale)
@@ -128,8 +128,8 @@ def views(cascade: CascadePredictor, pixels: Array, around: Array, random: np.ra
         face = nearest(answers(cascade, cv2.warpAffine(pixels, way, (600, 600))), there, 80)
         if face is not None:
             back = (face - way[:, 2]) @ np.linalg.inv(way[:, :2]).T
-            found.append(back[other] if turn % 2 else back)
-    return np.array(found)
+            placed.append(back[other] if turn % 2 else back)
+    return np.array(placed)
 
 
 def read(file: Path) -> Array:
@@ -294,9 +294,9 @@ def judge(options: argparse.Namespace) -> None:
             errors, seconds = [], 0.0
             for file, points in faces:
                 started = time.perf_counter()
-                found = answers(cascade, read(file))
+                placed = answers(cascade, read(file))
                 seconds += time.perf_counter() - started
-                face = nearest(found, points.mean(axis=0), 0.4 * float(np.ptp(points, axis=0).max()))
+                face = nearest(placed, points.mean(axis=0), 0.4 * float(np.ptp(points, axis=0).max()))
                 if face is not None:
                     across = np.linalg.norm(points[EYES[0]] - points[EYES[1]])
                     errors.append(float(np.linalg.norm(face - points, axis=1).mean() / across))

@@ -51,8 +51,8 @@ def _expand(proto: ModelProto, functions: Iterable[str]) -> None:
     """Write operators as the functions that ONNX defines them as."""
     from onnx import helper, inliner
 
-    wanted = set(functions)
-    nodes = [node for node in proto.graph.node if not node.domain and node.op_type in wanted]
+    kinds = set(functions)
+    nodes = [node for node in proto.graph.node if not node.domain and node.op_type in kinds]
     if not nodes:
         return
     for node in nodes:
