@@ -134,7 +134,10 @@ def views(cascade: CascadePredictor, pixels: Array, around: Array, random: np.ra
 
 def read(file: Path) -> Array:
     """Return a picture, RGB."""
-    return np.ascontiguousarray(cv2.imread(str(file), cv2.IMREAD_COLOR)[..., ::-1])
+    pixels = cv2.imread(str(file), cv2.IMREAD_COLOR)
+    if pixels is None:
+        raise SystemExit(f"{file} can't be read")
+    return np.ascontiguousarray(pixels[..., ::-1])
 
 
 def gather(cascade: CascadePredictor, options: argparse.Namespace, random: np.random.Generator) -> list[Face]:
