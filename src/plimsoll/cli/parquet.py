@@ -172,7 +172,9 @@ def _types(arrow: Any, task: Task) -> dict[str, Any]:
     if isinstance(task, DetectTask):
         if task.spec.points:
             box.append(("points", arrow.list_(arrow.list_(number))))
-        if task.spec.prototypes is not None:
+        if task.spec.oriented:
+            box.append(("corners", arrow.list_(arrow.list_(number))))
+        if task.spec.has_masks:
             box.append(("mask", arrow.struct([("size", arrow.list_(whole, 2)), ("counts", arrow.list_(whole))])))
         if task.answers_clips:
             box.append(("track", whole))

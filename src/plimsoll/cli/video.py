@@ -196,7 +196,7 @@ def _layers(options: VideoOptions, predictor: Predictor) -> list[Layer]:
         raise InputError("--over needs --avatar built-in, or a folder of layers")
     layers += [effects.EffectLayer.parse(value) for value in options.sprite or ()]
     if options.comments is not None:
-        masks = task == "segment" or getattr(predictor.spec.output, "prototypes", None) is not None
+        masks = task == "segment" or getattr(predictor.spec.output, "has_masks", False)
         if not masks or _BEHIND not in labels:
             raise InputError(
                 f"--comments needs a mask of people; {predictor.spec.name} gives none",

@@ -128,7 +128,7 @@ def match(
     the reference's boxes whether it is taken before those that are not."""
     if not reference or not other:
         return []
-    overlap = overlaps(corners_of(reference), corners_of(other))
+    overlap = box_overlaps(reference, other)
     same = np.array([[a.label == b.label for b in other] for a in reference])
     usable = np.where(same & (overlap >= LEAST_IOU), overlap + np.array(preferred, float)[:, np.newaxis], -1.0)
     pairs = []
@@ -143,6 +143,44 @@ def match(
 def corners_of(boxes: Sequence[LabelledBox]) -> Floats:
     """Return `[N, 4]`."""
     return np.array([box.box for box in boxes], np.float64).reshape(-1, 4)
+
+
+def box_overlaps(first: Sequence[LabelledBox], second: Sequence[LabelledBox]) -> Floats:
+    """Return `[N, M]`: intersection / union of the boxes of two models; of turned ones as the polygons that they
+    are."""
+    overlap = overlaps(corners_of(first), corners_of(second))
+    polygons = [[np.array(getattr(box, "corners", ()), np.float64) for box in boxes] for boxes in (first, second)]
+    for i, j in np.argwhere(overlap > 0):
+        if len(polygons[0][i]) and len(polygons[1][j]):
+            overlap[i, j] = _polygon_iou(polygons[0][i], polygons[1][j])
+    return overlap
+
+
+def _polygon_iou(first: Floats, second: Floats) -> float:
+    """Return intersection / union of two convex polygons `[corners, 2]` (Sutherland and Hodgman 1974)."""
+    turn = 1.0 if _signed_area(second) > 0 else -1.0
+    shared = first
+    for start, end in zip(second, np.roll(second, -1, axis=0), strict=True):
+        side = end - start
+        if not len(shared):
+            return 0.0
+        distances = turn * (side[0] * (shared[:, 1] - start[1]) - side[1] * (shared[:, 0] - start[0]))
+        following, next_distances = np.roll(shared, -1, axis=0), np.roll(distances, -1)
+        kept = []
+        for point, distance, after, next_distance in zip(shared, distances, following, next_distances, strict=True):
+            if distance >= 0:
+                kept.append(point)
+            if distance * next_distance < 0:
+                kept.append(point + (after - point) * (distance / (distance - next_distance)))
+        shared = np.array(kept, np.float64).reshape(-1, 2)
+    intersection = abs(_signed_area(shared))
+    union = abs(_signed_area(first)) + abs(_signed_area(second)) - intersection
+    return intersection / union if union > 0 else 0.0
+
+
+def _signed_area(polygon: Floats) -> float:
+    following = np.roll(polygon, -1, axis=0)
+    return float((polygon[:, 0] * following[:, 1] - polygon[:, 1] * following[:, 0]).sum()) / 2
 
 
 def overlaps(first: NDArray[Any], second: NDArray[Any]) -> Floats:

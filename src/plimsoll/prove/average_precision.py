@@ -39,14 +39,16 @@ class ScoredBoxes:
 
     table: NDArray[np.float64]
     """`[boxes, 6]`: x0, y0, x1, y1, score, index of the label."""
-    masks: tuple[BoxMask | None, ...]
+    masks: tuple[BoxMask | tuple[float, ...] | None, ...]
+    """Run lengths, or of turned boxes the corners x, y, x, y …"""
 
     @classmethod
     def of(cls, boxes: Sequence[Box], labels: dict[str, int], *, masks: bool) -> ScoredBoxes:
         """Return the best of a picture's boxes, which come best first."""
         best = boxes[:MOST_BOXES]
         rows = [(*box.box, box.score, labels[box.label]) for box in best]
-        return cls(np.array(rows, np.float64).reshape(-1, 6), tuple(box.mask for box in best) if masks else ())
+        inside = [box.mask or tuple(value for corner in box.corners for value in corner) or None for box in best]
+        return cls(np.array(rows, np.float64).reshape(-1, 6), tuple(inside) if masks else ())
 
 
 def changes_against(
@@ -102,11 +104,12 @@ def _matches(
     numbers = {label: at for at, label in enumerate(labels)}
     sizes = [_size(boxes, answer) for boxes, answer in zip(truths, answers, strict=True)]
     true_rows = [
-        _row(at, numbers[box.label], box.box) | {"iscrowd": int(box.crowd), "segmentation": _clipped(box, sizes[at])}
+        _row(at, numbers[box.label], box.box)
+        | {"iscrowd": int(box.crowd), "segmentation": _clipped(box.outline, sizes[at])}
         for at, boxes in enumerate(truths)
         for box in boxes
     ]
-    rows = [row for at, boxes in enumerate(answers) for row in _scored_rows(at, boxes)]
+    rows = [row for at, boxes in enumerate(answers) for row in _scored_rows(at, boxes, sizes[at])]
     with translate(RunError, "matching boxes with the labels"), contextlib.redirect_stdout(io.StringIO()):
         evaluation = cocoeval.COCOeval(_dataset(true_rows, sizes, labels), _dataset(rows, sizes, labels), kind)
         parameters = evaluation.params
@@ -140,25 +143,29 @@ def _row(picture: int, label: int, corners: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def _scored_rows(picture: int, boxes: ScoredBoxes) -> Iterator[dict[str, Any]]:
+def _scored_rows(picture: int, boxes: ScoredBoxes, size: tuple[int, int]) -> Iterator[dict[str, Any]]:
     for (*corners, score, label), mask in zip(boxes.table, boxes.masks or [None] * len(boxes.table), strict=True):
         row = _row(picture, int(label), corners) | {"score": float(score)}
-        yield row if mask is None else row | {"segmentation": mask.row()}
+        if mask is None:
+            yield row
+        else:
+            yield row | {"segmentation": mask.row() if isinstance(mask, BoxMask) else _clipped([mask], size)}
 
 
 def _size(truths: Sequence[TrueBox], boxes: ScoredBoxes) -> tuple[int, int]:
-    """Return a picture's height and width as its masks have it; without any, as large as what is labelled."""
+    """Return a picture's height and width as its masks have it; without any, as large as what lies in it."""
     for mask in boxes.masks:
-        if mask is not None:
+        if isinstance(mask, BoxMask):
             return mask.height, mask.width
-    width, height = (max((math.ceil(box.box[side]) for box in truths), default=1) for side in (2, 3))
+    places = [*(box.box for box in truths), *boxes.table[:, :4].tolist()]
+    width, height = (max((math.ceil(box[side]) for box in places), default=1) for side in (2, 3))
     return max(height, 1), max(width, 1)
 
 
-def _clipped(box: TrueBox, size: tuple[int, int]) -> list[list[float]]:
+def _clipped(outline: Sequence[Sequence[float]], size: tuple[int, int]) -> list[list[float]]:
     """Return an object's outline inside the picture: pycocotools draws whatever it is given."""
     limits = np.array(size[::-1], np.float64)
-    return [np.clip(np.reshape(polygon, (-1, 2)), 0, limits).ravel().tolist() for polygon in box.outline]
+    return [np.clip(np.reshape(polygon, (-1, 2)), 0, limits).ravel().tolist() for polygon in outline]
 
 
 def _of_label(pictures: Sequence[dict[str, Any] | None]) -> LabelMatches:

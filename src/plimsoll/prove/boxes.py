@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from plimsoll.core.budget import BoundedFigure, Evidence, Limit
-from plimsoll.metrics.boxes import LEAST_IOU, BoxChanges, compare_boxes, corners_of, lowered, match, overlaps
+from plimsoll.metrics.boxes import LEAST_IOU, BoxChanges, box_overlaps, compare_boxes, lowered, match, overlaps
 from plimsoll.metrics.decisions import pictures_needed
 from plimsoll.metrics.labelled import MetricChange
 from plimsoll.prove.average_precision import LEAST_SCORE, MOST_BOXES, ScoredBoxes, changes_against
@@ -72,8 +72,8 @@ class BoxComparer(Comparer):
     def __init__(self, output: Detect, other: Detect, *, labelled: bool = False) -> None:
         """`labelled`: boxes of any score are decoded, as the precision against labels needs them."""
         self._labels = {label: at for at, label in enumerate(output.labels)}
-        self._labelled, self._blends = labelled, output.suppression == "blend"
-        self._has_points, self._has_masks = output.points > 0, output.prototypes is not None
+        self._labelled, self._blends, self._outlined = labelled, output.suppression == "blend", output.has_outlines
+        self._has_points, self._has_masks = output.points > 0, output.has_masks
         self._thresholds = (output.confidence, other.confidence)
         self._settings = tuple(settings_that_differ(output, other, _NAMES))
 
@@ -90,7 +90,7 @@ class BoxComparer(Comparer):
     def measure(self, reference: Detection, other: Detection, scale: tuple[float, float] = (1.0, 1.0)) -> PictureBoxes:
         if not self._labelled:
             return self._measure(reference, other, scale)
-        scored = [ScoredBoxes.of(answer.boxes, self._labels, masks=self._has_masks) for answer in (reference, other)]
+        scored = [ScoredBoxes.of(answer.boxes, self._labels, masks=self._outlined) for answer in (reference, other)]
         near = [
             Detection(tuple(box for box in answer.boxes if box.score >= lowered(least)))
             for answer, least in zip((reference, other), self._thresholds, strict=True)
@@ -104,7 +104,7 @@ class BoxComparer(Comparer):
         )
         labels: Counter[tuple[str, str]] = Counter()
         if first and second:
-            overlap = overlaps(corners_of(first), corners_of(second))
+            overlap = box_overlaps(first, second)
             for index, box in enumerate(first):
                 same = [other_index for other_index, other_box in enumerate(second) if other_box.label == box.label]
                 if same and overlap[index, same].max() >= LEAST_IOU:
@@ -143,7 +143,7 @@ class BoxComparer(Comparer):
         self, measured: Sequence[PictureBoxes], failed: int, truths: Sequence[Truth | None] | None = None
     ) -> BoxComparison:
         scored = [picture.scored for picture in measured]
-        changes, labelled = changes_against(truths or (), scored, tuple(self._labels), masks=self._has_masks)
+        changes, labelled = changes_against(truths or (), scored, tuple(self._labels), masks=self._outlined)
         return BoxComparison(
             len(measured) + failed, failed, tuple(measured), len(self._labels), self._settings, changes, labelled
         )

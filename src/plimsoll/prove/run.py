@@ -95,7 +95,7 @@ def budget_for(output: Output) -> Budget:
     if isinstance(output, Landmarks) and output.presence is None:
         return Budget(tuple(limit for limit in budget.limits if limit.metric != "presence_deviation"))
     if isinstance(output, Detect):
-        extra = ((output.points > 0, "nme=5%"), (output.prototypes is not None, "mask_iou=85%"))
+        extra = ((output.points > 0, "nme=5%"), (output.has_masks, "mask_iou=85%"))
         return Budget((*budget.limits, *(Limit.parse(text) for has, text in extra if has)))
     return budget
 

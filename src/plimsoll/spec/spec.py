@@ -133,6 +133,13 @@ class Detect(_Output):
     the box's mask."""
     coefficients: Annotated[int, Field(ge=1, le=1024)] = 32
     """With `prototypes`: how many planes there are."""
+    masks: str | None = None
+    """Boxes with labels, `tflite_postprocess`: the output `[N, boxes, height, width]`, or with an axis of 1 or of
+    labels after the boxes, that holds the mask of each box as probabilities: over the box, or over the input where it
+    is as large as that (Mask R-CNN)."""
+    oriented: bool = False
+    """YOLO heads: whether an angle follows the scores, in radians, by which a box is turned clockwise about its centre
+    (YOLOv8-obb). Overlap is then the probabilistic IoU."""
     max_boxes: Annotated[int, Field(ge=1)] = 300
     normalized: bool = False
     """Whether coordinates are fractions of the network's input size (always so for `tflite_postprocess`)."""
@@ -186,8 +193,22 @@ class Detect(_Output):
             raise ValueError(
                 f"box_format = '{self.box_format}': an SSD's locations are offsets of centre and size, 'xywh' or 'yxhw'"
             )
+        if sum((self.masks is not None, self.prototypes is not None, self.oriented)) > 1 or (
+            self.oriented and (self.points or self.suppression == "blend")
+        ):
+            raise ValueError("give one of masks, prototypes and oriented; oriented goes without points and 'blend'")
         self._check_columns()
         return self
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether boxes have masks."""
+        return self.masks is not None or self.prototypes is not None
+
+    @property
+    def has_outlines(self) -> bool:
+        """Whether more is known of an object's shape than the upright box around it."""
+        return self.has_masks or self.oriented
 
     def _check_columns(self) -> None:
         columns = [column for column in self.columns if column != "-"]
@@ -207,10 +228,11 @@ _ONLY_WITH: dict[tuple[str, ...], tuple[str, ...]] = {
     ("anchor_grid", "box_coder"): ("ssd",),
     ("activation",): ("ssd", "boxes", "selected", "nanodet"),
     ("points",): ("yolov5", "yolov8", "yunet", "ssd"),
-    ("prototypes", "coefficients"): ("yolov5", "yolov8"),
+    ("prototypes", "coefficients", "oriented"): ("yolov5", "yolov8"),
+    ("masks",): ("boxes", "tflite_postprocess"),
     ("several_labels",): ("yolov5", "yolov8", "yolox", "nanodet", "ssd", "boxes", "rows"),
     ("cell_offset",): ("nanodet",),
-    ("background",): ("ssd", "boxes", "rows"),
+    ("background",): ("ssd", "boxes", "rows", "tflite_postprocess"),
     ("columns",): ("rows",),
     ("strides",): ("yolox", "nanodet", "yunet"),
     ("box_format",): ("yolov5", "yolov8", "yolox", "ssd", "boxes", "selected"),

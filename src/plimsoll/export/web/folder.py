@@ -90,6 +90,11 @@ def _checked(model: Model, target: Target) -> Spec:
             f"{spec.name}: in browsers, text is read greedily, not by a beam of {spec.output.beam_width}",
             "Set beam_width = 1 in its Spec; what that costs, `plimsoll prove` says.",
         )
+    if getattr(spec.output, "masks", None) is not None or getattr(spec.output, "oriented", False):
+        raise SpecError(
+            f"{spec.name}: a mask of its own for each box, and boxes with an angle, are not decoded in browsers",
+            "With task = 'tensor' in its Spec, a web package gives the raw outputs.",
+        )
     if spec.input.decode.frames != "first" or spec.input.decode.colour_profile != "ignore":
         raise SpecError(
             f"{spec.name}: in browsers, only the first frame is answered, and ICC profiles are not followed",

@@ -63,6 +63,15 @@ def rectangle(canvas: Canvas, box: Sequence[float], colour: Colour, width: int) 
     canvas[y0:y1, max(x1 - width, x0) : x1] = colour
 
 
+def polygon(canvas: Canvas, corners: NDArray[np.float64], colour: Colour, width: int) -> None:
+    """Draw the outline of a polygon `[corners, 2]` (x, y)."""
+    limit = 4.0 * max(canvas.shape)  # What lies far outside is not seen, and would be drawn pixel by pixel.
+    image = Image.fromarray(np.ascontiguousarray(canvas))
+    closed = [tuple(point) for point in np.clip([*corners, corners[0]], -limit, limit).tolist()]
+    ImageDraw.Draw(image).line(closed, fill=colour, width=width, joint="curve")
+    canvas[:] = np.asarray(image)
+
+
 def discs(canvas: Canvas, points: NDArray[np.float64], colour: Colour, radius: int) -> None:
     """Draw a filled disc at each point `[N, 2]`."""
     sprite = _disc(radius, colour)

@@ -23,6 +23,7 @@ from plimsoll.inference.drawing.canvas import (
     colour_of,
     discs,
     paste,
+    polygon,
     rectangle,
     text,
     tint,
@@ -106,7 +107,11 @@ def _box(canvas: Canvas, box: Box, size: int, scale: float, given: Colour | None
     elif box.mask is not None and (box.mask.height, box.mask.width) == canvas.shape[:2]:
         tint(canvas, box.mask.pixels(), colour)
     x0, y0, x1, y1 = (value * scale for value in box.box)
-    rectangle(canvas, (x0, y0, x1, y1), colour, max(size // 8, 2) if given is None else 1)
+    width = max(size // 8, 2) if given is None else 1
+    if box.corners:
+        polygon(canvas, np.array(box.corners) * scale, colour, width)
+    else:
+        rectangle(canvas, (x0, y0, x1, y1), colour, width)
     number = "" if track is None else f" #{track}"
     label = text(printable(f"{box.label}{number} {box.score:.2f}")[:_LONGEST], size, BLACK, colour)
     if box.points:

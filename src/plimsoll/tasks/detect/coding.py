@@ -27,6 +27,17 @@ def corners(numbers: NDArray[Any], order: str) -> NDArray[np.float64]:
     return np.concatenate([centre - half, centre + half], axis=1)
 
 
+def turned(boxes: NDArray[np.float64], angles: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the corners `[N, 4, 2]` of boxes `[N, 4]` (x0, y0, x1, y1), turned clockwise by angles `[N]` in radians
+    about their centres; in the order of Ultralytics' `xywhr2xyxyxyxy`."""
+    centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
+    cosine, sine = np.cos(angles)[:, np.newaxis], np.sin(angles)[:, np.newaxis]
+    along = half[:, :1] * np.concatenate([cosine, sine], axis=1)
+    across = half[:, 1:] * np.concatenate([-sine, cosine], axis=1)
+    corners = np.stack([along + across, along - across, -along - across, across - along], axis=1)
+    return np.asarray(centre[:, np.newaxis] + corners)
+
+
 def centred(numbers: NDArray[np.float64], order: str) -> NDArray[np.float64]:
     """Return boxes `[N, 4]` (centre y, centre x, height, width) of four numbers each, in the order of a
     `box_format`."""

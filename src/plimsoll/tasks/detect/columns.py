@@ -37,7 +37,8 @@ def row_columns(spec: Detect, count: int | None = None) -> tuple[Names, slice]:
         objectness = () if spec.head == "yolov8" else ("objectness",)
         points = (f"{letter} of point {at}" for at in range(spec.points) for letter in ("x", "y", "visibility"))
         masks = (f"coefficient {at}" for at in range(spec.coefficients if spec.prototypes else 0))
-        names = (*box_columns(box_format(spec)), *objectness, "scores", *points, *masks)
+        angle = ("angle",) if spec.oriented else ()
+        names = (*box_columns(box_format(spec)), *objectness, "scores", *points, *masks, *angle)
     if "scores" not in names:
         return names, slice(0, 0)
     start, fixed = names.index("scores"), len(names) - 1

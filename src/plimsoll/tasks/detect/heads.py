@@ -31,6 +31,7 @@ from plimsoll.tasks.detect.reading import (
     best_labels,
     column_ends,
     labelled,
+    masks_of_boxes,
     misfit,
     named,
     require_probabilities,
@@ -110,13 +111,16 @@ def _from_rows(query: Query, picture: NDArray[Any], index: int, at: Mapping[str,
     shares = chosen[:, _foreground(spec, scores)]
     if "objectness" in at:
         shares = shares * chosen[:, at["objectness"], np.newaxis]
-    points = coefficients = None
+    points = coefficients = angles = None
+    if spec.oriented:
+        angles = chosen[:, -1].astype(np.float64)
+        require_finite(angles, "angles")
     if spec.points:
         points = chosen[:, scores.stop : scores.stop + POINT_COLUMNS * spec.points].astype(np.float64)
         points = points.reshape(-1, spec.points, POINT_COLUMNS)
     if spec.prototypes is not None:
         coefficients = chosen[:, -spec.coefficients :]
-    return best_labels(query, boxes, shares, points, coefficients)
+    return best_labels(query, boxes, shares, points, coefficients, angles)
 
 
 def ssd(query: Query, outputs: Outputs) -> list[Candidates]:
@@ -152,7 +156,7 @@ def boxes(query: Query, outputs: Outputs) -> list[Candidates]:
     """Read decoded boxes `[N, boxes, 4]`, in the order of `box_format`, and scores `[N, boxes, labels]`, or one more
     with the background; or, with a third output, the score and the label of each box, `[N, boxes]`."""
     spec = query.spec
-    if (len(spec.tensors) or len(outputs)) == 3:
+    if spec.masks is not None or (len(spec.tensors) or len(outputs)) == 3:
         return _boxes_with_labels(query, outputs)
     locations, scores = _locations_and_scores(spec, outputs)
     order = box_format(spec)
@@ -182,11 +186,13 @@ def _boxes_with_labels(query: Query, outputs: Outputs) -> list[Candidates]:
     require_finite(scores, "scores")
     shares = activate(scores.astype(np.float32), spec.activation)
     require_probabilities(shares)
+    masks = masks_of_boxes(spec, outputs, (number, most))
     candidates = []
     for index in range(number):
         chosen = (shares[index] >= threshold) & (labels[index] >= 0)
         own = corners(places[index][chosen], box_format(spec))
-        candidates.append(labelled(spec, own, labels[index][chosen], shares[index][chosen]))
+        inside = None if masks is None else masks[index][chosen]
+        candidates.append(labelled(spec, own, labels[index][chosen], shares[index][chosen], inside))
     return candidates
 
 
@@ -272,15 +278,15 @@ def tflite_postprocess(query: Query, outputs: Outputs) -> list[Candidates]:
             " boxes [N, most, 4], labels [N, most], scores [N, most], counts [N]",
             "Name the four in this order in `output.tensors` of the Spec.",
         )
+    masks = masks_of_boxes(spec, outputs, (number, most))
     return [
-        _postprocessed(spec, *picture, threshold)
-        for picture in zip(places, labels, scores, counts.reshape(-1), strict=True)
+        _postprocessed(spec, picture, threshold, None if masks is None else masks[index])
+        for index, picture in enumerate(zip(places, labels, scores, counts.reshape(-1), strict=True))
     ]
 
 
-def _postprocessed(
-    spec: Detect, places: NDArray[Any], labels: NDArray[Any], scores: NDArray[Any], count: Any, threshold: float
-) -> Candidates:
+def _postprocessed(spec: Detect, picture: tuple[Any, ...], threshold: float, masks: NDArray[Any] | None) -> Candidates:
+    places, labels, scores, count = picture
     require_finite(np.asarray(count), "counts")
     if not 0 <= count <= len(places) or count != int(count):
         raise ModelError(
@@ -293,7 +299,8 @@ def _postprocessed(
         require_finite(values, what)
     require_probabilities(scores)
     best = scores >= threshold
-    return labelled(spec, corners(places[best], "yxyx"), labels[best], scores[best])
+    own = None if masks is None else masks[used][best]
+    return labelled(spec, corners(places[best], "yxyx"), labels[best], scores[best], own)
 
 
 def _locations_and_scores(spec: Detect, outputs: Outputs) -> tuple[NDArray[Any], NDArray[Any]]:

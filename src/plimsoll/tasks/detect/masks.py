@@ -1,5 +1,5 @@
 """Masks of single objects: prototype planes, weighted by a box's coefficients, and cut to the box (YOLACT and YOLO-seg;
-Bolya et al. 2019, arXiv 1904.02689).
+Bolya et al. 2019, arXiv 1904.02689); or a plane for each box (Mask R-CNN; He et al. 2017, arXiv 1703.06870).
 
 A mask is stored as COCO's run lengths, down the columns, since a picture's worth of pixels for each box would fill the
 memory. Values are interpolated to the picture's pixels before they are cut at 0, as for `segment`.
@@ -7,6 +7,7 @@ memory. Values are interpolated to the picture's pixels before they are cut at 0
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,12 @@ from numpy.typing import NDArray
 
 from plimsoll.errors import ModelError
 from plimsoll.tasks.base import require_finite
+from plimsoll.tasks.detect.reading import require_probabilities
 
 if TYPE_CHECKING:
     from plimsoll.preprocessing import ImageGeometry
+
+Size = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -87,36 +91,84 @@ def prototypes_of(values: NDArray[Any], pictures: int, coefficients: int) -> NDA
     return values.astype(np.float32)
 
 
-def masks_of(
-    coefficients: NDArray[np.float32],
-    planes: NDArray[np.float32],
-    boxes: NDArray[np.float64],
-    input_size: tuple[float, float],
-    geometry: ImageGeometry | None,
-) -> list[BoxMask]:
-    """Return the mask of each box `[N, 4]` in the network's input, whose size is (width, height), in the picture's
-    pixels; without a geometry in the input's."""
-    _, rows, columns = planes.shape
-    width, height = input_size
+@dataclass(frozen=True)
+class Plane:
+    """What says where an object's mask is: above 0 inside of it."""
+
+    values: NDArray[np.float32]
+    """`[rows, columns]`"""
+    frame: tuple[float, float, float, float]
+    """x0, y0, x1, y1 in the network's input: what the plane covers."""
+    cut: tuple[float, float, float, float]
+    """… and where the mask may be."""
+
+
+def weighted_planes(
+    coefficients: NDArray[np.float32], prototypes: NDArray[np.float32], boxes: NDArray[np.float64], size: Size
+) -> list[Plane]:
+    """Return the plane of each box `[N, 4]` in an input of this size (width, height): the prototypes
+    `[coefficients, height, width]`, weighted and added."""
+    whole = (0.0, 0.0, *size)
+    return [
+        Plane(np.tensordot(own, prototypes, 1), whole, _sides(box))
+        for own, box in zip(coefficients, boxes, strict=True)
+    ]
+
+
+def planes_of_boxes(probabilities: NDArray[np.float32], boxes: NDArray[np.float64], size: Size) -> list[Plane]:
+    """Return the plane of each box `[N, 4]` in an input of this size (width, height), of probabilities
+    `[N, height, width]`: over its box, with nothing around it, as torchvision's `paste_masks_in_image` and Detectron2's
+    have it; or over the input where they are as large as that."""
+    require_finite(probabilities, "masks")
+    require_probabilities(probabilities)
+    height, width = probabilities.shape[1:]
+    values = probabilities - np.float32(0.5)
+    if (width, height) == tuple(map(round, size)):
+        return [Plane(own, (0.0, 0.0, *size), _extent(own)) for own in values]
+    padded = np.pad(values, ((0, 0), (1, 1), (1, 1)), constant_values=-0.5)
+    cell = (boxes[:, 2:] - boxes[:, :2]) / (width, height)
+    frames = np.concatenate([boxes[:, :2] - cell, boxes[:, 2:] + cell], axis=1)
+    return [Plane(own, _sides(frame), _sides(box)) for own, frame, box in zip(padded, frames, boxes, strict=True)]
+
+
+def _sides(box: NDArray[np.float64]) -> tuple[float, float, float, float]:
+    x0, y0, x1, y1 = map(float, box)
+    return x0, y0, x1, y1
+
+
+def _extent(values: NDArray[np.float32]) -> tuple[float, float, float, float]:
+    """Return the sides of what is above 0, with a cell around it: values between two cells are interpolated."""
+    down, across = (np.flatnonzero((values > 0).any(axis=axis)) for axis in (1, 0))
+    if not len(down):
+        return 0.0, 0.0, 0.0, 0.0
+    return float(across[0] - 1), float(down[0] - 1), float(across[-1] + 2), float(down[-1] + 2)
+
+
+def masks_of(planes: Sequence[Plane], size: Size, geometry: ImageGeometry | None) -> list[BoxMask]:
+    """Return each mask in the picture's pixels; without a geometry in those of the network's input, whose size is
+    (width, height)."""
+    width, height = size
     if geometry is None:
         x, y = np.arange(round(width)) + 0.5, np.arange(round(height)) + 0.5
     else:
         x, y = geometry.pixel_centres()
-    size = (len(y), len(x)) if geometry is None else (geometry.height, geometry.width)
+    shape = (len(y), len(x)) if geometry is None else (geometry.height, geometry.width)
     masks = []
-    for own, (x0, y0, x1, y1) in zip(coefficients, boxes, strict=True):
-        logits = np.tensordot(own, planes, 1)
+    for plane in planes:
+        (left_edge, top_edge, right_edge, bottom_edge), (x0, y0, x1, y1) = plane.frame, plane.cut
+        rows, columns = plane.values.shape
         across, down = np.flatnonzero((x >= x0) & (x < x1)), np.flatnonzero((y >= y0) & (y < y1))
         if not len(across) or not len(down):
-            masks.append(BoxMask(*size, (size[0] * size[1],)))
+            masks.append(BoxMask(*shape, (shape[0] * shape[1],)))
             continue
-        inside = _along(logits, y[down] * (rows / height))
-        left, top, pixels = int(across[0]), int(down[0]), _along(inside.T, x[across] * (columns / width)).T > 0
+        inside = _along(plane.values, (y[down] - top_edge) * (rows / (bottom_edge - top_edge)))
+        pixels = _along(inside.T, (x[across] - left_edge) * (columns / (right_edge - left_edge))).T > 0
+        left, top = int(across[0]), int(down[0])
         if geometry is not None and geometry.orientation != 1:
             whole = np.zeros((len(y), len(x)), bool)
             whole[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
             left, top, pixels = 0, 0, np.asarray(geometry.as_sent(whole), bool)
-        masks.append(BoxMask.of(pixels, left, top, size))
+        masks.append(BoxMask.of(pixels, left, top, shape))
     return masks
 
 

@@ -29,8 +29,15 @@ class Query:
     """Height and width of the network's input, where they are known."""
 
 
-def labelled(spec: Detect, places: NDArray[np.float64], numbers: NDArray[Any], scores: Floats) -> Candidates:
-    """Give each box the label of its number; what is the background's is dropped."""
+def labelled(
+    spec: Detect,
+    places: NDArray[np.float64],
+    numbers: NDArray[Any],
+    scores: Floats,
+    masks: NDArray[Any] | None = None,
+) -> Candidates:
+    """Give each box the label of its number, and its mask of `[N, height, width]`, or of `[N, masks, height, width]`
+    that of its number; what is the background's is dropped."""
     require_finite(numbers, "labels")
     count, shift = len(spec.labels), int(spec.background == "first")
     top = count - 1 + int(spec.background in ("first", "last"))
@@ -44,7 +51,36 @@ def labelled(spec: Detect, places: NDArray[np.float64], numbers: NDArray[Any], s
         )
     labels = numbers.astype(np.intp) - shift
     own = (labels >= 0) & (labels < count)
-    return Candidates(places[own], scores[own], labels[own])
+    if masks is not None and masks.ndim == 4:
+        masks = masks[:, 0] if masks.shape[1] == 1 else masks[np.arange(len(masks)), _planes(spec, masks, labels)]
+    return Candidates(
+        places[own], scores[own], labels[own], masks=None if masks is None else masks[own].astype(np.float32)
+    )
+
+
+def _planes(spec: Detect, masks: NDArray[Any], labels: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return which of a box's masks is its label's: there is one a label, with or without the background."""
+    more = masks.shape[1] - len(spec.labels)
+    return np.clip(labels + (more if spec.background == "first" else 0), 0, masks.shape[1] - 1)
+
+
+def masks_of_boxes(spec: Detect, outputs: Outputs, boxes: tuple[int, int]) -> NDArray[Any] | None:
+    """Return the output with a mask for each of `(pictures, boxes)`, `[N, boxes, height, width]` or with an axis more
+    after the boxes; None where the Spec names none. Raises ModelError for another shape."""
+    if spec.masks is None:
+        return None
+    values = outputs.get(spec.masks)
+    count = len(spec.labels)
+    planes = {1, count, count + 1} if spec.background in ("first", "last") else {1, count}
+    fits = values is not None and values.shape[:2] == boxes
+    if values is None or not fits or values.ndim not in (4, 5) or (values.ndim == 5 and values.shape[2] not in planes):
+        shape = "absent" if values is None else str(list(values.shape))
+        raise ModelError(
+            f"the output '{spec.masks}' is {shape}; expected [{boxes[0]}, {boxes[1]}, height, width], or 1 or"
+            f" {max(planes)} masks a box",
+            'Correct `output.masks` in the Spec; where outputs have no axis for pictures, write batch_axis = "none".',
+        )
+    return values
 
 
 def best_labels(
@@ -53,6 +89,7 @@ def best_labels(
     scores: Floats,
     points: NDArray[np.float64] | None = None,
     coefficients: Floats | None = None,
+    angles: NDArray[np.float64] | None = None,
 ) -> Candidates:
     """Give each box `[N, 4]` its best label, or with `several_labels` every label that reaches the threshold, and drop
     the boxes below it; of equal scores `[N, labels]` the first label wins."""
@@ -70,6 +107,7 @@ def best_labels(
         labels.astype(np.intp),
         None if points is None else points[boxes],
         None if coefficients is None else coefficients[boxes],
+        angles=None if angles is None else angles[boxes],
     )
 
 

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from plimsoll.errors import ModelError, SpecError
 from plimsoll.spec.spec import Detect
 from plimsoll.tasks.base import Answer, Outputs, Task, decimal, geometry_at, position
+from plimsoll.tasks.detect.coding import turned
 from plimsoll.tasks.detect.columns import columns
 from plimsoll.tasks.detect.heads import HEADS
-from plimsoll.tasks.detect.masks import BoxMask, masks_of, prototypes_of
+from plimsoll.tasks.detect.masks import BoxMask, masks_of, planes_of_boxes, prototypes_of, weighted_planes
 from plimsoll.tasks.detect.reading import Query
-from plimsoll.tasks.detect.suppression import Candidates, blend, suppress
+from plimsoll.tasks.detect.suppression import Candidates, blend, suppress, suppress_oriented
 
 if TYPE_CHECKING:
     from plimsoll.preprocessing import ImageGeometry
@@ -37,6 +38,9 @@ class Box:
     give points."""
     mask: BoxMask | None = None
     """The object's pixels; None but for networks that give masks."""
+    corners: tuple[tuple[float, float], ...] = ()
+    """Of a turned box, its four corners in order, in the picture's pixels; they may lie outside of it. `box` is the
+    upright box around them, cut to the picture. Empty but for networks that give angles."""
 
     def row(self) -> dict[str, Any]:
         """Return it as plain data; positions to a hundredth of a pixel."""
@@ -47,6 +51,8 @@ class Box:
             ]
         if self.mask is not None:
             row["mask"] = self.mask.row()
+        if self.corners:
+            row["corners"] = [[position(x), position(y)] for x, y in self.corners]
         return row
 
 
@@ -141,6 +147,11 @@ class DetectTask(Task):
     def _suppress(self, candidates: Candidates) -> Candidates:
         """Return what suppression leaves, best first: within each label, then across labels if the Spec says so."""
         spec, most = self.spec, self.spec.max_boxes
+        if spec.oriented:
+            staying = candidates.take(suppress_oriented(candidates, spec.iou))
+            if spec.class_agnostic_iou is not None:
+                staying = staying.take(suppress_oriented(staying, spec.class_agnostic_iou, across_labels=True))
+            return staying.take(np.arange(min(most, len(staying.scores))))
         if spec.suppression == "blend" and not self._suppressed:
             return blend(candidates, spec.iou, most)
         if self._suppressed:
@@ -167,17 +178,18 @@ class DetectTask(Task):
         size = (1.0, 1.0)
         if geometry is not None and self._fractions:
             size = (float(geometry.input_width), float(geometry.input_height))
+        corners = None
+        if candidates.angles is not None:
+            corners = turned(in_input, candidates.angles) * size
+            in_input = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1) / np.tile(size, 2)
+            corners = corners if geometry is None else geometry.points(corners)
         boxes = in_input * np.tile(size, 2)
         if geometry is not None:
             boxes = geometry.boxes(boxes)
         inside = np.flatnonzero((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))
         chosen = candidates.take(inside)
         points = _points(chosen.points, size, geometry)
-        masks: list[BoxMask | None] = [None] * len(inside)
-        if planes is not None and chosen.coefficients is not None:
-            shape = self._input_size(geometry)
-            own = chosen.boxes * np.tile(shape if self._fractions else (1.0, 1.0), 2)
-            masks = list(masks_of(chosen.coefficients, planes, own, shape, geometry))
+        masks = self._masks(chosen, geometry, planes)
         return Detection(
             tuple(
                 Box(
@@ -185,11 +197,25 @@ class DetectTask(Task):
                     decimal(chosen.scores[at]),
                     (float(x0), float(y0), float(x1), float(y1)),
                     points[at] if points else (),
-                    masks[at],
+                    masks[at] if masks else None,
+                    tuple((float(x), float(y)) for x, y in corners[inside[at]]) if corners is not None else (),
                 )
                 for at, (x0, y0, x1, y1) in enumerate(boxes[inside])
             )
         )
+
+    def _masks(
+        self, chosen: Candidates, geometry: ImageGeometry | None, prototypes: NDArray[np.float32] | None
+    ) -> list[BoxMask]:
+        """Return the boxes' masks; none where the network gives none."""
+        if chosen.masks is None and prototypes is None:
+            return []
+        size = self._input_size(geometry)
+        own = chosen.boxes * np.tile(size if self._fractions else (1.0, 1.0), 2)
+        if chosen.masks is not None:
+            return masks_of(planes_of_boxes(chosen.masks, own, size), size, geometry)
+        assert chosen.coefficients is not None and prototypes is not None  # noqa: S101, PT018 - YOLO heads give both
+        return masks_of(weighted_planes(chosen.coefficients, prototypes, own, size), size, geometry)
 
     def _input_size(self, geometry: ImageGeometry | None) -> tuple[float, float]:
         """Return (width, height) of the network's input."""
