@@ -138,7 +138,8 @@ Labels = Annotated[
         "--labels",
         metavar="PATH",
         help="What the pictures really show: a CSV file of path,label or a folder with one folder a label; for"
-        " detectors COCO's JSON file or a folder of YOLO's or Pascal VOC's files.",
+        " detectors COCO's JSON file or a folder of YOLO's or Pascal VOC's files; for masks a folder of PNG files; for"
+        " points COCO's JSON file or a folder of .pts files.",
     ),
 ]
 Budget = Annotated[

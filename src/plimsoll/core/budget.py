@@ -91,7 +91,7 @@ def _of_schema_2(data: dict[str, Any]) -> dict[str, Any]:
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 _TOP = re.compile(r"top[1-9]\d{0,3}")
 
-LimitKind = Literal["share", "agreement", "difference", "change", "decibel"]
+LimitKind = Literal["share", "agreement", "difference", "change", "rise", "decibel"]
 
 METRICS: dict[str, tuple[LimitKind, str]] = {
     "agreement": ("agreement", "share of answers that agree: decisions, boxes, pixels, points, texts: lower bound"),
@@ -120,6 +120,10 @@ METRICS: dict[str, tuple[LimitKind, str]] = {
     "failure_rate": ("share", "share of pictures whose points are off by more than 7 %: exact upper 95 % bound"),
     "point_auc": ("agreement", "area under the curve of point errors up to 7 %: lower 95 % bound"),
     "presence_deviation": ("difference", "mean absolute difference of the presence: upper 95 % bound"),
+    "label_miou": ("change", "miou=-0.5: change of the mean IoU against labels, in points of 100: lower 95 % bound"),
+    "label_nme": ("rise", "nme=+0.002: change of the normalized mean error against labels: upper 95 % bound"),
+    "label_failure_rate": ("rise", "failure_rate=+1%: change of the failure rate against labels: upper 95 % bound"),
+    "label_point_auc": ("change", "point_auc=-1%: change of the area under the curve of errors: lower 95 % bound"),
     "text_changes": ("share", "share of texts that change: exact upper 95 % bound"),
     "cer": ("share", "character error rate against the reference's texts: upper 95 % bound"),
     "snr": ("decibel", "signal to noise of the outputs in dB, a head's column by column, the lowest: lower 95 % bound"),
@@ -131,8 +135,13 @@ SCORE_METRICS = frozenset(
 )
 """The metrics of classifiers' scores and labels."""
 
-_IN_POINTS = frozenset({"map", "map50", "mask_map"})
+_AGAINST_LABELS = "label_"
+"""How metrics begin that are measured against labels and against the reference under one name: a limit with a sign is
+one on the change against labels."""
+_IN_POINTS = frozenset({"map", "map50", "mask_map", "label_miou"})
 """Metrics that people quote in points of 100, and limit in them."""
+MEANS = frozenset({"label_miou", "label_nme", "label_point_auc"})
+"""Changes of a mean, whose bound shrinks with what changes and not with the number of pictures alone."""
 _LEAST_POINTS = 0.0005
 """Less is taken for a fraction: -0.005 where half a point, -0.5, is meant."""
 
@@ -145,8 +154,11 @@ TASK_METRICS: dict[str, tuple[str, ...]] = {
         *("agreement", "box_recall", "box_precision", "box_score_deviation", "box_error", "box_shift", "box_changes"),
         *("nme", "mask_iou", "map", "map50", "mask_map", "snr"),
     ),
-    "segment": ("agreement", "miou", "boundary_iou", "pixel_changes", "snr"),
-    "landmarks": ("agreement", "nme", "failure_rate", "point_auc", "presence_deviation", "snr"),
+    "segment": ("agreement", "miou", "boundary_iou", "pixel_changes", "label_miou", "snr"),
+    "landmarks": (
+        *("agreement", "nme", "failure_rate", "point_auc", "presence_deviation"),
+        *("label_nme", "label_failure_rate", "label_point_auc", "snr"),
+    ),
     "text": ("agreement", "text_changes", "cer", "snr"),
     "tensor": ("snr",),
 }
@@ -186,6 +198,8 @@ class Limit:
         name, equals, written = (part.strip() for part in text.partition("="))
         if not equals:
             raise InputError(f"budget '{text}': expected metric=value", _EXAMPLE)
+        if written[:1] in ("+", "-") and _AGAINST_LABELS + name in METRICS:
+            name = _AGAINST_LABELS + name
         kind = limit_kind(name)
         if kind is None and (renamed := _RENAMED.get(name)):
             raise InputError(
@@ -208,8 +222,9 @@ class Limit:
         return cls(name, value)
 
     def __str__(self) -> str:
-        unit = unit_of(self.metric)
-        return f"{self.metric}={in_unit(self.value, self.metric):g}{unit if unit == '%' else ''}"
+        unit, value = unit_of(self.metric), in_unit(self.value, self.metric)
+        sign = "+" if limit_kind(self.metric) == "rise" else ""
+        return f"{self.metric.removeprefix(_AGAINST_LABELS)}={sign}{value:g}{unit if unit == '%' else ''}"
 
 
 def unit_of(metric: str) -> str:
@@ -217,7 +232,7 @@ def unit_of(metric: str) -> str:
     kind = limit_kind(metric)
     if metric in _IN_POINTS:
         return "points"
-    if kind in ("share", "agreement") or (kind == "change" and metric != "auc"):
+    if kind in ("share", "agreement") or (kind == "change" and metric != "auc") or metric == "label_failure_rate":
         return "%"
     return "dB" if kind == "decibel" else ""
 
@@ -253,6 +268,8 @@ def _problem(kind: LimitKind, value: float, percent: bool) -> str:
         return f"{value:g} means {100 * value:g} %; write {100 * value:g}% if you mean that, or {value:g}%"
     if kind == "change" and not -1 < value < 0:
         return "a loss is negative, above -1, for example -0.5% or -0.005"
+    if kind == "rise" and not 0 < value < 1:
+        return "an error may rise by more than 0 and less than 1, for example +0.002 or +1%"
     if kind == "decibel" and percent:
         return "signal to noise is in decibels, for example 30"
     return ""

@@ -29,7 +29,8 @@ class MetricChange:
     reference: float | None
     other: float | None
     lower: float | None
-    """The one-sided lower 95 % bound of `change`: what a budget is judged by."""
+    """The one-sided 95 % bound of `change` on the side of a loss, the lower one but for errors: what a budget is judged
+    by."""
     interval: tuple[float, float] | None
     """The two-sided 95 % interval of `change`."""
     count: int
@@ -37,7 +38,7 @@ class MetricChange:
 
     @property
     def change(self) -> float | None:
-        """Other minus reference: negative where the other model is worse."""
+        """Other minus reference: negative where the other model is worse; of errors, positive."""
         return None if self.reference is None or self.other is None else self.other - self.reference
 
 

@@ -133,6 +133,11 @@ def change_figure(change: MetricChange) -> BoundedFigure:
     return BoundedFigure(name, change.change, change.lower, detail)
 
 
+def against_labels(comparison: Comparison) -> Evidence:
+    """Return the figures of metrics that are measured against the reference, too, under names of their own."""
+    return {f"label_{change.name}": [change_figure(change)] for change in comparison.changes}
+
+
 def label_notes(comparison: Comparison) -> list[str]:
     """Say what both models have against the labels, and on how many pictures."""
     words = [

@@ -19,7 +19,6 @@ from plimsoll.inference.predictor import Predictor, ResolvedModel
 from plimsoll.metrics.boxes import match
 from plimsoll.metrics.decisions import CONFIDENCE, bounds, interval
 from plimsoll.metrics.labelled import Ranking
-from plimsoll.prove.annotations import TrueBox
 from plimsoll.prove.labels import Truth, Truths, label_of
 from plimsoll.spec.spec import Classify, Detect, Spec
 from plimsoll.spec.steps import Channels, Mean, Scale, Std
@@ -171,7 +170,8 @@ class _Labelled:
     @property
     def objects(self) -> list[Box]:
         """What a detector should find."""
-        return [Box(box.label, 1.0, box.box) for box in self.truth if isinstance(box, TrueBox) and not box.crowd]
+        boxes = self.truth if isinstance(self.truth, tuple) else ()
+        return [Box(box.label, 1.0, box.box) for box in boxes if not box.crowd]
 
     @property
     def boxes(self) -> tuple[Box, ...]:

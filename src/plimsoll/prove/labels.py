@@ -1,5 +1,5 @@
-"""Pictures' right answers: a label each, from a CSV file or from folders named after the classes; a detector's boxes
-from the files that `annotations` reads."""
+"""Pictures' right answers: a label each, from a CSV file or from folders named after the classes; boxes, masks and
+points from the files that `annotations` and `marked` read."""
 
 from __future__ import annotations
 
@@ -12,20 +12,24 @@ from pathlib import Path
 
 from plimsoll.errors import InputError
 from plimsoll.prove.annotations import TrueBox, read_boxes
+from plimsoll.prove.marked import TrueMask, TruePoints, read_masks, read_points
 from plimsoll.spec.spec import Output
 from plimsoll.system import files
 
 MAX_BYTES = 256_000_000
 
 
-Truth = str | tuple[TrueBox, ...]
-"""A classified picture's label, or what a detector should find in it."""
+Truth = str | tuple[TrueBox, ...] | TruePoints | TrueMask
+"""A classified picture's label, what a detector should find in it, its points, or the label of each pixel."""
 Truths = Mapping[str, Truth]
 """Picture path (absolute) → its right answer."""
 
 _FORMATS = {
     "classify": "Classifiers have a CSV file with path,label on each line, or a folder with one folder per class.",
     "detect": "Detectors have COCO's JSON file, or a folder of YOLO's .txt or Pascal VOC's .xml files, named after the"
+    " pictures.",
+    "segment": "Masks are a folder of PNG files named after the pictures, whose pixels are the labels' numbers.",
+    "landmarks": "Points are COCO's JSON file with keypoints, or a folder of 300-W's .pts files, named after the"
     " pictures.",
 }
 
@@ -37,8 +41,8 @@ def read_labels(source: Path, output: Output, images: Sequence[Path] = ()) -> di
     """Return picture path (absolute) → right answer.
 
     For classifiers a CSV file has `path,label` on each line, with or without that heading; a relative path is looked up
-    in `images`, where that is one folder, then in the file's own folder. A folder holds one folder per class. For
-    detectors, labels go to the pictures of `images`, folders or files. Raises InputError for labels that the model
+    in `images`, where that is one folder, then in the file's own folder. A folder holds one folder per class. For other
+    tasks, labels go to the pictures of `images`, folders or files. Raises InputError for labels that the model
     doesn't have, for a file that can't be read, and for tasks without labels.
     """
     if output.task not in _FORMATS:
@@ -49,6 +53,10 @@ def read_labels(source: Path, output: Output, images: Sequence[Path] = ()) -> di
     folder = images[0] if len(images) == 1 and images[0].is_dir() else None
     if output.task == "detect":
         truths |= read_boxes(source, _by_name(images), output.labels)
+    elif output.task == "landmarks":
+        truths |= read_points(source, _by_name(images), output.points)
+    elif output.task == "segment":
+        truths |= read_masks(source, _by_name(images), len(output.labels))
     else:
         truths |= _read_folder(source) if source.is_dir() else _read_csv(source, folder)
     if not truths:
@@ -60,7 +68,8 @@ def read_labels(source: Path, output: Output, images: Sequence[Path] = ()) -> di
 def _require_known(source: Path, truths: Truths, known: Sequence[str]) -> None:
     allowed = frozenset(known)
     for path, truth in truths.items():
-        for label in [truth] if isinstance(truth, str) else [box.label for box in truth]:
+        boxes = truth if isinstance(truth, tuple) else ()
+        for label in [truth] if isinstance(truth, str) else [box.label for box in boxes]:
             if label not in allowed:
                 near = difflib.get_close_matches(label, known, n=1)
                 suggestion = f"; did you mean '{near[0]}'?" if near else ""

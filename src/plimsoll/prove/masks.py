@@ -14,9 +14,21 @@ from pydantic import JsonValue
 
 from plimsoll.core.budget import BoundedFigure, Evidence
 from plimsoll.metrics.decisions import CONFIDENCE, Floats, bounds
+from plimsoll.metrics.labelled import MetricChange
 from plimsoll.metrics.masks import compare_masks, overlap
-from plimsoll.prove.comparison import Change, Comparer, Comparison, complement, mean_figure, settings_that_differ
+from plimsoll.prove.comparison import (
+    Change,
+    Comparer,
+    Comparison,
+    against_labels,
+    change_details,
+    complement,
+    label_notes,
+    mean_figure,
+    settings_that_differ,
+)
 from plimsoll.prove.labels import Truth
+from plimsoll.prove.marked import mask_changes
 from plimsoll.spec.spec import Segment
 from plimsoll.tasks import Answer
 from plimsoll.tasks.segment import LabelMap, Segmentation
@@ -48,6 +60,8 @@ class PictureMasks:
     """`[labels, 4]`: the intersection and the union of each label's pixels, then of its boundaries."""
     moved: dict[str, float] = field(default_factory=dict)
     """How far the other's mask agrees with the reference's after a movement; only where much changed."""
+    masks: tuple[LabelMap, LabelMap] | None = None
+    """Both, where pictures are labelled."""
 
 
 class MaskComparer(Comparer):
@@ -55,8 +69,8 @@ class MaskComparer(Comparer):
 
     answer_type: ClassVar[type[Answer]] = Segmentation
 
-    def __init__(self, output: Segment, other: Segment) -> None:
-        self._labels = output.labels
+    def __init__(self, output: Segment, other: Segment, *, labelled: bool = False) -> None:
+        self._labels, self._labelled = output.labels, labelled
         # What the other's labels are called by the reference: their order may be another.
         self._renumbered = np.arange(2**16, dtype=np.uint16)
         self._renumbered[: len(other.labels)] = [output.labels.index(label) for label in other.labels]
@@ -93,6 +107,7 @@ class MaskComparer(Comparer):
             changes.confusion.ravel()[cells],
             np.column_stack([*overlap(changes.confusion), changes.boundary]),
             _movements(_thinned(first, _SMALL), _thinned(second, _SMALL)) if much else {},
+            (LabelMap.of(first), LabelMap.of(second)) if self._labelled else None,
         )
 
     def change(self, measured: PictureMasks) -> Change:
@@ -102,8 +117,12 @@ class MaskComparer(Comparer):
     def comparison(
         self, measured: Sequence[PictureMasks], failed: int, truths: Sequence[Truth | None] | None = None
     ) -> MaskComparison:
-        del truths
-        return MaskComparison(len(measured) + failed, failed, self._labels, tuple(measured), self._settings)
+        changes, labelled = mask_changes(
+            truths or (), [each.masks for each in measured], len(self._labels), lambda mask: _thinned(mask, _LONGEST)
+        )
+        return MaskComparison(
+            len(measured) + failed, failed, self._labels, tuple(measured), self._settings, changes, labelled
+        )
 
 
 def _thinned(pixels: Map, longest: int) -> Map:
@@ -139,6 +158,8 @@ class MaskComparison(Comparison):
     measured: tuple[PictureMasks, ...]
     settings: tuple[str, ...] = ()
     """How the Specs read the outputs otherwise."""
+    changes: tuple[MetricChange, ...] = ()
+    labelled: int = 0
 
     @cached_property
     def _confusion(self) -> NDArray[np.int64]:
@@ -185,7 +206,8 @@ class MaskComparison(Comparison):
         miou, boundary = self._overlaps()
         changes = self._pixel_changes()
         agreement = complement("pixels that agree", changes)
-        return {"agreement": [agreement], "miou": [miou], "boundary_iou": [boundary], "pixel_changes": [changes]}
+        figures = {"agreement": [agreement], "miou": [miou], "boundary_iou": [boundary], "pixel_changes": [changes]}
+        return figures | against_labels(self)
 
     def _overlaps(self) -> tuple[BoundedFigure, BoundedFigure]:
         counted = self._counted()
@@ -240,7 +262,7 @@ class MaskComparison(Comparison):
             )
             if pixels and not counted
         ]
-        return [f"Too rare to count: {', '.join(rare[:12])}"] if rare else []
+        return [*label_notes(self), *([f"Too rare to count: {', '.join(rare[:12])}"] if rare else [])]
 
     def details(self) -> dict[str, JsonValue]:
         shared, union = overlap(self._confusion)
@@ -253,6 +275,7 @@ class MaskComparison(Comparison):
                 for label, part, whole in zip(self.labels, shared, union, strict=True)
                 if whole
             },
+            **change_details(self),
         }
 
 

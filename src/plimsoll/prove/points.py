@@ -13,16 +13,21 @@ from pydantic import JsonValue
 
 from plimsoll.core.budget import BoundedFigure, Evidence
 from plimsoll.metrics.distances import extent, point_errors
+from plimsoll.metrics.labelled import MetricChange
 from plimsoll.prove.comparison import (
     Change,
     Comparer,
     Comparison,
+    against_labels,
+    change_details,
     changed_figure,
     complement,
+    label_notes,
     mean_figure,
     settings_that_differ,
 )
 from plimsoll.prove.labels import Truth
+from plimsoll.prove.marked import point_changes
 from plimsoll.spec.spec import Landmarks
 from plimsoll.tasks import Answer
 from plimsoll.tasks.landmarks import Points
@@ -56,6 +61,8 @@ class PicturePoints:
     order: tuple[int, ...]
     """For each of the reference's points, the other's nearest."""
     presence: tuple[float, float] | None
+    points: tuple[Coordinates, Coordinates] | None = None
+    """Both models', in x and y, where pictures are labelled."""
 
     @property
     def compared(self) -> bool:
@@ -67,7 +74,8 @@ class PointComparer(Comparer):
 
     answer_type: ClassVar[type[Answer]] = Points
 
-    def __init__(self, output: Landmarks, other: Landmarks) -> None:
+    def __init__(self, output: Landmarks, other: Landmarks, *, labelled: bool = False) -> None:
+        self._labelled = labelled
         self._settings = tuple(settings_that_differ(output, other, _NAMES))
 
     def measure(self, reference: Points, other: Points, scale: tuple[float, float] = (1.0, 1.0)) -> PicturePoints:
@@ -92,6 +100,7 @@ class PointComparer(Comparer):
             (float(shift[0]), float(shift[1])),
             tuple(int(index) for index in distances.argmin(axis=1)),
             presence,
+            (first[:, :2], second[:, :2]) if self._labelled else None,
         )
 
     def change(self, measured: PicturePoints) -> Change:
@@ -109,8 +118,8 @@ class PointComparer(Comparer):
     def comparison(
         self, measured: Sequence[PicturePoints], failed: int, truths: Sequence[Truth | None] | None = None
     ) -> PointComparison:
-        del truths
-        return PointComparison(len(measured) + failed, failed, tuple(measured), self._settings)
+        changes, labelled = point_changes(truths or (), [each.points for each in measured])
+        return PointComparison(len(measured) + failed, failed, tuple(measured), self._settings, changes, labelled)
 
 
 def _movements(own: Coordinates, second: Coordinates, pixel: tuple[float, float]) -> list[tuple[str, Coordinates]]:
@@ -139,6 +148,8 @@ class PointComparison(Comparison):
     measured: tuple[PicturePoints, ...]
     settings: tuple[str, ...] = ()
     """How the Specs read the outputs otherwise."""
+    changes: tuple[MetricChange, ...] = ()
+    labelled: int = 0
 
     @property
     def _compared(self) -> list[PicturePoints]:
@@ -182,7 +193,7 @@ class PointComparison(Comparison):
         failures = changed_figure("pictures whose points are off by more than 7 %", failed, len(compared))
         shares = [min(1.0, each.error / FAILED_FROM) for each in compared]
         over = mean_figure("", shares, ones, f"up to 7 %, {len(compared):,} pictures")
-        evidence: dict[str, list[BoundedFigure]] = {
+        evidence: dict[str, Sequence[BoundedFigure]] = {
             "nme": figures,
             "failure_rate": [failures],
             "agreement": [complement("pictures whose points agree within 7 %", failures)],
@@ -199,7 +210,11 @@ class PointComparison(Comparison):
                     f"largest {max(differences):.2g}",
                 )
             ]
-        return evidence
+        return evidence | against_labels(self)
+
+    @property
+    def notes(self) -> list[str]:
+        return label_notes(self)
 
     @property
     def cause(self) -> str:
@@ -224,6 +239,7 @@ class PointComparison(Comparison):
             "failed": self.failed,
             "compared": len(self._compared),
             "largest_error": max((each.worst for each in self._compared), default=0.0),
+            **change_details(self),
         }
 
 

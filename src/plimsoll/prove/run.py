@@ -121,9 +121,9 @@ def comparer_for(
     if isinstance(output, Detect) and isinstance(other, Detect):
         return BoxComparer(output, other, labelled=labelled)
     if isinstance(output, Segment) and isinstance(other, Segment):
-        return MaskComparer(output, other)
+        return MaskComparer(output, other, labelled=labelled)
     if isinstance(output, Landmarks) and isinstance(other, Landmarks):
-        return PointComparer(output, other)
+        return PointComparer(output, other, labelled=labelled)
     if isinstance(output, Text) and isinstance(other, Text):
         return TextComparer(output, other)
     return None
@@ -151,7 +151,7 @@ def _question(output: object) -> tuple[frozenset[str], str | None, int | None]:
 
 def _require_labels(budget: Budget, labels: Truths | None) -> None:
     for metric in budget.metrics:
-        if limit_kind(metric) == "change" and not labels:
+        if limit_kind(metric) in ("change", "rise") and not labels:
             raise InputError(f"the budget limits {metric}, which needs labelled pictures", LABELS_HINT)
 
 

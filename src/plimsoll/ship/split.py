@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from plimsoll.core.budget import Budget, Limit, limit_kind
+from plimsoll.core.budget import MEANS, Budget, Limit, limit_kind
 from plimsoll.errors import ImageError, InputError
 from plimsoll.metrics.decisions import pictures_needed, upper_bound
 from plimsoll.preprocessing.decode import read
@@ -95,10 +95,12 @@ def check_provable(budget: Budget, parts: Split, truths: Truths | None) -> None:
     """
     count = len(parts.test)
     labels = [label for path in parts.test if (label := label_of(truths or {}, path)) is not None]
-    objects = sum(len(label) for label in labels if not isinstance(label, str))
+    objects = sum(len(label) for label in labels if isinstance(label, tuple))
     for limit in budget.limits:
-        if limit_kind(limit.metric) == "change":
+        if limit_kind(limit.metric) in ("change", "rise"):
             _require_labels(limit, count, len(labels), bool(truths))
+            if limit.metric in MEANS:
+                continue
             if objects:
                 _require(limit, parts, objects, "labelled objects ", "even without a loss")
             else:
