@@ -59,7 +59,8 @@ class TruePoints:
         own = np.array([point for point in self.points if point is not None], np.float64)
         size = extent(own)
         if self.is_face:
-            size = float(np.linalg.norm(np.subtract(*(self.points[at] for at in _EYES))))
+            eyes = np.array([self.points[at] for at in _EYES], np.float64)
+            size = float(np.linalg.norm(eyes[1] - eyes[0]))
         return float(point_errors(own, points[marked]).mean()) / size
 
     @property

@@ -304,3 +304,33 @@ def test_turned_boxes_have_a_map_of_their_polygons() -> None:
     assert (changes["map"].reference, changes["map"].other) == (pytest.approx(1), pytest.approx(1))
     assert changes["mask_map"].reference == pytest.approx(1)
     assert changes["mask_map"].other == 0
+
+
+def test_fractions_are_turned_in_pixels() -> None:
+    random = np.random.default_rng(4)
+    rows = np.column_stack(
+        [random.uniform(10, 40, (60, 2)), random.uniform(3, 20, (60, 2)), random.random((60, 2)), random.random(60)]
+    ).astype(np.float32)
+    wide = spec(oriented=True).model_dump()
+    steps = [*wide["input"]["steps"]]
+    steps[1] |= {"width": 96}
+    wide["input"]["steps"] = steps
+    answers = []
+    for normalized in (False, True):
+        scaled = rows / np.array([96, SIDE, 96, SIDE, 1, 1, 1] if normalized else [1] * 7, np.float32)
+        wide["output"]["normalized"] = normalized
+        answers.append(decoder(validate(wide)).decode({"y": scaled.T[np.newaxis]})[0].row()["boxes"])
+    assert len(answers[0]) > 5
+    assert [box["corners"] for box in answers[0]] == [
+        [pytest.approx(point, abs=0.02) for point in box["corners"]] for box in answers[1]
+    ]
+
+
+def test_a_picture_without_objects_has_no_masks() -> None:
+    outputs = {
+        "boxes": np.zeros((1, 0, 4), np.float32),
+        "scores": np.zeros((1, 0), np.float32),
+        "labels": np.zeros((1, 0), np.int64),
+        "masks": np.zeros((1, 0, 1, 28, 28), np.float32),
+    }
+    assert decoder(spec(**TORCHVISION)).decode(outputs, None, [GEOMETRY])[0].row() == {"boxes": []}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -106,9 +106,8 @@ class DetectTask(Task):
             )
         self.spec = spec
         self.threshold = spec.confidence
-        self._fractions = (
-            spec.normalized or spec.head == "tflite_postprocess"
-        )  # TensorFlow Lite's operator knows no pixels.
+        # TensorFlow Lite's operator knows no pixels. Boxes are turned in pixels, whatever the network gives.
+        self._fractions = (spec.normalized and not spec.oriented) or spec.head == "tflite_postprocess"
         self._suppressed = (
             spec.head in ("tflite_postprocess", "selected")
             or (spec.head == "rows" and "scores" not in spec.columns)
@@ -127,6 +126,9 @@ class DetectTask(Task):
             size = (geometry.input_height, geometry.input_width)
         query = Query(self.spec, self.spec.confidence if threshold is None else threshold, size)
         pictures = HEADS[self.spec.head](query, outputs)
+        if self.spec.oriented and self.spec.normalized:
+            scale = np.tile(self._input_size(geometry), 2)
+            pictures = [replace(candidates, boxes=candidates.boxes * scale) for candidates in pictures]
         planes = self._prototypes(outputs, len(pictures))
         return [
             self._answer(self._suppress(candidates), geometry_at(geometries, index), planes[index] if planes else None)
@@ -180,8 +182,8 @@ class DetectTask(Task):
             size = (float(geometry.input_width), float(geometry.input_height))
         corners = None
         if candidates.angles is not None:
-            corners = turned(in_input, candidates.angles) * size
-            in_input = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1) / np.tile(size, 2)
+            corners = turned(in_input, candidates.angles)
+            in_input = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
             corners = corners if geometry is None else geometry.points(corners)
         boxes = in_input * np.tile(size, 2)
         if geometry is not None:
@@ -223,7 +225,9 @@ class DetectTask(Task):
             return float(geometry.input_width), float(geometry.input_height)
         height, width = self.input_size
         if height is None or width is None:
-            raise ModelError("masks need an input of a known size", "Give the input steps a fixed size.")
+            raise ModelError(
+                "masks and turned boxes need an input of a known size", "Give the input steps a fixed size."
+            )
         return float(width), float(height)
 
     def columns(self, outputs: Outputs) -> dict[str, NDArray[Any]]:
