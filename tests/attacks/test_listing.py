@@ -339,7 +339,7 @@ def test_a_list_separated_by_nul_without_the_option_says_so(monkeypatch: pytest.
 
 
 def test_what_looks_like_a_picture_is_counted_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    for name in ("a.HEIC", "b.heic", "c.cr2", "d.mp4", "e.txt", "f.jpg", "sub/g.avif", "README", "archive"):
+    for name in ("a.HEIC", "b.heic", "c.cr2", "d.mp4", "e.txt", "f.jpg", "sub/g.avif", "h.exr", "README", "archive"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "archive").write_bytes(b"PK\3\4")
@@ -349,6 +349,7 @@ def test_what_looks_like_a_picture_is_counted_and_named(tmp_path: Path, caplog: 
         assert names(tmp_path, list(find_images([str(tmp_path)]))) == ["f.jpg"]
     for words in (
         *("left out: 1 AVIF picture (", "2 HEIC pictures (", "/a.HEIC), ", "1 camera raw picture (", "1 video ("),
+        "1 OpenEXR picture (",
         *("1 JPEG picture without an ending (", "/hash)", "1 video without an ending (", "pip install 'plimsoll-line["),
     ):
         assert words in caplog.text
@@ -357,6 +358,7 @@ def test_what_looks_like_a_picture_is_counted_and_named(tmp_path: Path, caplog: 
     assert names(tmp_path, enabled) == ["a.HEIC", "b.heic", "f.jpg", "sub/g.avif"]
     assert sorted(left_out.counts) == [
         "JPEG picture without an ending",
+        "OpenEXR picture",
         "camera raw picture",
         "video",
         "video without an ending",

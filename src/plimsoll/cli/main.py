@@ -130,14 +130,14 @@ def main() -> None:
     if not os.environ.get("PLIMSOLL_DEBUG"):
         _keep_libraries_silent()
     streams.prepare()
-    code = _guarded()
+    code = guarded()
     with suppress(PlimsollError, streams.ClosedOutputError):
         sys.stdout.flush()
     sys.exit(code)
 
 
-def _guarded() -> Any:
-    """Run the command, say in words what failed, and return the exit code."""
+def guarded() -> Any:
+    """Run the command of `sys.argv`, say in words what failed, and return the exit code."""
     try:
         try:
             app()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,6 +22,9 @@ Picture = (
 Pillow's; or an array, uint8, height x width x channels (or height x width for grey), whose channel order is said by
 `colour`, or beside it in a `PixelArray`."""
 
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+"""How an address begins (RFC 3986, 3.1); a drive of Windows has one letter."""
+
 
 def source(picture: Picture, colour: ArrayColour | None = None) -> PictureSource:
     """Return a picture as `Preprocessor` takes it; `colour` is the order of an array's channels.
@@ -31,7 +35,7 @@ def source(picture: Picture, colour: ArrayColour | None = None) -> PictureSource
     if isinstance(picture, (bytes, Image.Image, PixelArray)):
         return picture
     if isinstance(picture, (str, os.PathLike)):
-        return Path(picture)
+        return _path(os.fsdecode(picture))
     if isinstance(picture, (bytearray, memoryview)):
         return bytes(picture)
     if isinstance(picture, np.ndarray):
@@ -63,6 +67,17 @@ def name_of(picture: Picture) -> str:
         return f"<array of {'x'.join(map(str, shape))}>"
     name = getattr(picture, "name", None)
     return name if isinstance(name, str) else f"<{_a(picture)}>"
+
+
+def _path(path: str) -> Path:
+    if not path:
+        raise ImageError("the path is empty")
+    if _ADDRESS.match(path) and not os.path.lexists(path):
+        raise ImageError(
+            f"an address ({path.partition(':')[0]}://…), and pictures are read from files",
+            "Download it; give its path.",
+        )
+    return Path(path)
 
 
 def _content(file: IO[bytes]) -> bytes:

@@ -1,8 +1,8 @@
 """From a picture file to 8-bit pixels with Pillow: the reference.
 
-A format is size by a file's first bytes, never by its name, and its size is checked before anything is decoded. What
-Pillow leaves open is decided here: 16-bit samples keep their high byte, transparency is dropped or composited as the
-Spec says, EXIF orientation is followed only on request, and a truncated file is an error.
+A format is told from a file's first bytes, never from its name, and a picture's size is checked before it is decoded.
+What Pillow leaves open is decided here: 16-bit samples keep their high byte, transparency is dropped or composited as
+the Spec says, EXIF orientation is followed only on request, and a truncated file is an error.
 
 Between steps, pixels are Pillow's `Image` or a NumPy array, height x width x channels.
 """

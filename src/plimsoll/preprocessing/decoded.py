@@ -22,7 +22,14 @@ ArrayColour = Literal["grey", "RGB", "BGR", "RGBA", "BGRA"]
 """The order of an array's channels."""
 
 _CHANNELS: dict[str, int] = {"grey": 1, "RGB": 3, "BGR": 3, "RGBA": 4, "BGRA": 4}
-_SAY = "Say it: predict(array, colour='RGB'), or 'BGR' for what OpenCV reads."
+_SAY = "Say it: predict(array, colour='{0}'), or '{1}' for what OpenCV reads."
+_AS_LEVELS = {
+    "f": "floats of 0 to 1 are levels by (array * 255).round().astype('uint8')",
+    "b": "of a mask, levels are array.astype('uint8') * 255",
+    "u": "16-bit samples are levels by (array >> 8).astype('uint8'), levels of 0 to 255 by array.astype('uint8')",
+    "i": "levels of 0 to 255 by array.astype('uint8')",
+}
+"""How to make levels of an array, by its kind of dtype."""
 _BYTES = 4
 
 
@@ -59,7 +66,7 @@ def _of_array(picture: PixelArray, step: Decode) -> Pixels:
     if samples.dtype != np.uint8:
         raise ImageError(
             f"an array of {samples.dtype}; expected uint8, levels of 0 to 255",
-            "Convert it: floats of 0 to 1 are levels by (array * 255).round().astype('uint8').",
+            f"Convert it: {_AS_LEVELS[samples.dtype.kind]}." if samples.dtype.kind in _AS_LEVELS else "",
         )
     if samples.ndim == 2:
         samples = samples[:, :, np.newaxis]
@@ -71,7 +78,8 @@ def _of_array(picture: PixelArray, step: Decode) -> Pixels:
     height, width, channels = samples.shape
     colour = picture.colour or ("grey" if channels == 1 else None)
     if colour is None:
-        raise ImageError(f"an array of {channels} channels, whose order is not known", _SAY)
+        orders = ("RGB", "BGR") if channels == 3 else ("RGBA", "BGRA")
+        raise ImageError(f"an array of {channels} channels, whose order is not known", _SAY.format(*orders))
     if colour not in _CHANNELS or _CHANNELS[colour] != channels:
         raise ImageError(f"an array of {channels} channels, but colour = {colour!r}", f"Choose from {[*_CHANNELS]}.")
     check_size(width, height, step)

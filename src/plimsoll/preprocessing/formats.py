@@ -129,6 +129,16 @@ _UNREADABLE: tuple[tuple[FileKind, str], ...] = (
     (_SVG, "svg svgz"),
     (_ICON, "ico icns cur"),
     (FileKind("Photoshop picture"), "psd psb"),
+    (FileKind("GIMP picture"), "xcf"),
+    (FileKind("JPEG XR picture"), "jxr wdp hdp"),
+    (FileKind("Netpbm picture"), "ppm pgm pbm pnm pam pfm"),
+    (FileKind("OpenEXR picture"), "exr"),
+    (FileKind("Radiance picture"), "hdr"),
+    (FileKind("QOI picture"), "qoi"),
+    (FileKind("DDS texture"), "dds"),
+    (FileKind("Targa picture"), "tga"),
+    (FileKind("PCX picture"), "pcx"),
+    (FileKind("SGI picture"), "sgi rgb"),
 )
 UNREADABLE_SUFFIXES: Mapping[str, FileKind] = MappingProxyType(
     {f".{ending}": kind for kind, endings in _UNREADABLE for ending in endings.split()}

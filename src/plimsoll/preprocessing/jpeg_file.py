@@ -24,6 +24,8 @@ _FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 _LOSSLESS, _HIERARCHICAL = frozenset({0xC3, 0xCB}), frozenset({0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF})
 _SEQUENTIAL = frozenset({0xC0, 0xC1})
 _PROGRESSIVE = frozenset({0xC2, 0xCA})
+_LEAST_JFIF, _LEAST_ADOBE = 14, 12
+"""Bytes of JFIF's segment (JFIF 1.02) and of Adobe's (Technical Note 5116) without their marker and length."""
 _EXIF, _XMP, _ICC = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0"
 
 
@@ -135,18 +137,19 @@ def without_metadata(data: bytes, header: Header) -> bytes:
     parts = [
         data[segment.start : segment.end]
         for segment in header.segments
-        if not _is_metadata(segment.code, data[segment.start + 4 : segment.start + 9])
+        if not _is_metadata(segment.code, data[segment.start + 4 : segment.end])
     ]
     if len(parts) == len(header.segments):
         return data
     return b"".join([b"\xff\xd8", *parts, memoryview(data)[header.segments[-1].end :]])
 
 
-def _is_metadata(code: int, start: bytes) -> bool:
+def _is_metadata(code: int, content: bytes) -> bool:
+    """libjpeg passes over JFIF's and Adobe's segments that are too short, and Pillow refuses to open the file."""
     if code == 0xE0:
-        return start != b"JFIF\0"
+        return not content.startswith(b"JFIF\0") or len(content) < _LEAST_JFIF
     if code == 0xEE:
-        return start != b"Adobe"
+        return not content.startswith(b"Adobe") or len(content) < _LEAST_ADOBE
     return 0xE0 < code <= 0xEF or code == 0xFE
 
 

@@ -160,6 +160,21 @@ def test_an_array_of_another_kind_is_refused(predictor: Predictor, array: Any, c
     assert [row.answer for row in rows] == [None]
 
 
+@pytest.mark.parametrize(
+    ("array", "hint"),
+    [
+        (np.zeros((4, 4, 3), np.float64), "(array * 255)"),
+        (np.zeros((4, 4), bool), "astype('uint8') * 255"),
+        (np.zeros((4, 4), np.uint16), "(array >> 8)"),
+        (np.zeros((4, 4, 4), np.uint8), "colour='RGBA'"),
+    ],
+)
+def test_what_to_do_with_an_array_suits_it(predictor: Predictor, array: Any, hint: str) -> None:
+    with pytest.raises(ImageError) as refused:
+        predictor.predict(array)
+    assert hint in refused.value.hint
+
+
 def test_a_large_or_broken_image_is_refused(predictor: Predictor) -> None:
     with pytest.raises(ImageError, match=r"81\.0 megapixels"):
         predictor.predict(Image.new("1", (9000, 9000)))
@@ -204,8 +219,14 @@ def test_a_bad_picture_among_good_ones_is_a_row(predictor: Predictor, tmp_path: 
     closed = io.BytesIO(png(photo()))
     closed.close()
     given: list[Any] = [png(photo()), None, 3, closed, io.StringIO("text"), tmp_path, photo(), png(photo())]
+    given[5:5] = ["", "https://localhost/a.jpg", "file:///a.jpg"]
     rows = [*predictor.predict_many(given)]
-    assert [row.error is None for row in rows] == [True, *[False] * 6, True]
+    assert [row.error is None for row in rows] == [True, *[False] * 9, True]
+    assert [str(row.error).partition(",")[0] for row in rows[5:8]] == [
+        "the path is empty",
+        "an address (https://…)",
+        "an address (file://…)",
+    ]
     assert "NoneType as a picture; expected a path" in str(rows[1].error)
     assert "can't read the file" in str(rows[3].error)
     assert "gives an object of type str; expected bytes" in str(rows[4].error)

@@ -199,6 +199,8 @@ JUNK = [
     (0xED, b"Photoshop 3.0\x008BIM\x03\xed\0\0\xff\xff\xff\xff"),
     (0xE1, b"Exif\0\0" + b"\xff" * 300),
     (0xE0, b"JFXX\0" + b"\x10" * 30),
+    (0xE0, b"JFIF\0"),
+    (0xEE, b"Adobe"),
     (0xFE, b"a comment"),
 ]
 
