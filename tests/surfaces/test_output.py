@@ -25,7 +25,7 @@ from helpers.service_process import until
 from helpers.slow_predictor import pictures
 from helpers.small_models import small_model
 from plimsoll.spec.files import dumps
-from surfaces.conftest import COMMAND
+from surfaces.conftest import COMMAND, RunHere
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals, limits and odd names are those of POSIX")
 
@@ -123,54 +123,60 @@ def test_names_of_every_kind_in_every_encoding(net: list[str], folder: Path, enc
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_a_file_is_not_overwritten_but_continued_or_replaced(net: list[str], folder: Path, ending: str) -> None:
+def test_a_file_is_not_overwritten_but_continued_or_replaced(
+    run_here: RunHere, net: list[str], folder: Path, ending: str
+) -> None:
     out = folder.parent / f"answers.{ending}"
     (odd,) = [os.fsdecode(os.fsencode(folder) + b"/" + ODD[0])]
     shutil.copy(folder / "0.png", odd)
-    assert run("predict", *net, folder / "1.png", odd, "missing.png", "--out", out).returncode == 0
+    assert run_here("predict", *net, folder / "1.png", odd, "missing.png", "--out", out).returncode == 0
     first = read(out)
     before = out.read_bytes()
-    refused = run("predict", *net, folder, "--out", out)
+    refused = run_here("predict", *net, folder, "--out", out)
     assert refused.returncode == 2
     assert b"--append" in refused.stderr
     assert b"--force" in refused.stderr
     assert out.read_bytes() == before
-    continued = run("predict", *net, folder, "missing.png", "--out", out, "--append")
+    continued = run_here("predict", *net, folder, "missing.png", "--out", out, "--append")
     assert continued.returncode == 0, continued.stderr
     assert b"2 pictures in" in continued.stderr
     assert b"3 had a row already" in continued.stderr
     assert read(out) == [*first, (str(folder / "0.png"), ""), (str(folder / "2.png"), "")]
-    again = run("predict", *net, folder, "--out", out, "--append")
+    again = run_here("predict", *net, folder, "--out", out, "--append")
     assert (again.returncode, len(read(out))) == (0, 5)
-    assert run("predict", *net, folder / "2.png", "--out", out, "--force").returncode == 0
+    assert run_here("predict", *net, folder / "2.png", "--out", out, "--force").returncode == 0
     assert paths(out) == [str(folder / "2.png")]
     assert held(folder.parent) == sorted(["net", "pictures", out.name])
 
 
 @pytest.mark.parametrize("ending", KINDS)
-def test_another_model_s_answers_are_not_continued(net: list[str], folder: Path, ending: str) -> None:
+def test_another_model_s_answers_are_not_continued(
+    run_here: RunHere, net: list[str], folder: Path, ending: str
+) -> None:
     out = folder.parent / f"answers.{ending}"
-    assert run("predict", *net, folder, "--out", out).returncode == 0
+    assert run_here("predict", *net, folder, "--out", out).returncode == 0
     before = out.read_bytes()
     spec = Path(net[2])
     original = spec.read_text()
     spec.write_text(original.replace("divisor = 255.0", "divisor = 2.0"))
-    other = run("predict", *net, folder, "--out", out, "--append")
+    other = run_here("predict", *net, folder, "--out", out, "--append")
     assert (other.returncode, out.read_bytes()) == (2, before)
     assert b"another model, Spec, target or preprocessing" in other.stderr
     spec.write_text(original.replace('task = "classify"', 'task = "tensor"').partition("labels")[0])
-    other = run("predict", *net, folder, "--out", out, "--append")
+    other = run_here("predict", *net, folder, "--out", out, "--append")
     assert (other.returncode, out.read_bytes()) == (2, before)
     assert b"can't be continued" in other.stderr
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz", "csv", "csv.gz"])
 @pytest.mark.parametrize("lost", [1, 30])
-def test_a_torn_end_is_taken_back_when_a_run_goes_on(net: list[str], folder: Path, ending: str, lost: int) -> None:
+def test_a_torn_end_is_taken_back_when_a_run_goes_on(
+    run_here: RunHere, net: list[str], folder: Path, ending: str, lost: int
+) -> None:
     out = folder.parent / f"answers.{ending}"
-    assert run("predict", *net, folder / "0.png", folder / "1.png", "--out", out).returncode == 0
+    assert run_here("predict", *net, folder / "0.png", folder / "1.png", "--out", out).returncode == 0
     out.write_bytes(out.read_bytes()[:-lost])
-    assert run("predict", *net, folder, "--out", out, "--append").returncode == 0
+    assert run_here("predict", *net, folder, "--out", out, "--append").returncode == 0
     assert sorted(paths(out)) == [str(folder / f"{number}.png") for number in range(3)]
 
 
@@ -180,10 +186,12 @@ def test_a_torn_end_is_taken_back_when_a_run_goes_on(net: list[str], folder: Pat
      ("a.csv", "a,b\n1,2\n"),
      ("a.csv", "path,label,score,a,b,c,d,error\nx,y\n"), ("a.csv", "\xff\n"), ("a.parquet", "PAR1")],
 )  # fmt: skip
-def test_what_predict_has_not_written_is_not_continued(net: list[str], folder: Path, name: str, content: str) -> None:
+def test_what_predict_has_not_written_is_not_continued(
+    run_here: RunHere, net: list[str], folder: Path, name: str, content: str
+) -> None:
     out = folder.parent / name
     out.write_text(content, encoding="latin-1")
-    done = run("predict", *net, folder, "--out", out, "--append")
+    done = run_here("predict", *net, folder, "--out", out, "--append")
     assert done.returncode == 2
     assert b"can't be continued" in done.stderr
     assert out.read_text(encoding="latin-1") == content
@@ -192,8 +200,8 @@ def test_what_predict_has_not_written_is_not_continued(net: list[str], folder: P
 @pytest.mark.parametrize(
     "name", ["a.json", "a.txt", "a", "a.xlsx", "a.jsonl.bz2", "a.parquet.gz", "a.gz", "a.json.gz", "jsonl"]
 )
-def test_an_ending_that_means_no_format_is_refused(net: list[str], folder: Path, name: str) -> None:
-    done = run("predict", *net, folder, "--out", folder.parent / name)
+def test_an_ending_that_means_no_format_is_refused(run_here: RunHere, net: list[str], folder: Path, name: str) -> None:
+    done = run_here("predict", *net, folder, "--out", folder.parent / name)
     assert done.returncode == 2
     assert not (folder.parent / name).exists()
     assert b"--out" in done.stderr
@@ -214,8 +222,10 @@ def test_an_ending_that_means_no_format_is_refused(net: list[str], folder: Path,
         (["--out", "missing/a.parquet"], "can't write"),
     ],
 )
-def test_mistakes_are_told_before_any_work(net: list[str], folder: Path, arguments: list[str], message: str) -> None:
-    done = run("predict", *net, folder, *arguments, cwd=folder.parent)
+def test_mistakes_are_told_before_any_work(
+    run_here: RunHere, net: list[str], folder: Path, arguments: list[str], message: str
+) -> None:
+    done = run_here("predict", *net, folder, *arguments, cwd=folder.parent)
     assert done.returncode == 2
     assert message in done.stderr.decode()
     assert held(folder.parent) == ["net", "pictures"]
@@ -233,10 +243,10 @@ def test_other_endings_take_a_format_and_devices_take_any(net: list[str], folder
         assert len(shown.stderr.splitlines()) == 3
 
 
-def test_a_run_without_pictures_leaves_no_file(net: list[str], folder: Path) -> None:
+def test_a_run_without_pictures_leaves_no_file(run_here: RunHere, net: list[str], folder: Path) -> None:
     (folder.parent / "none").mkdir()
     for ending in ("csv", "jsonl.gz", "parquet"):
-        assert run("predict", *net, folder.parent / "none", "--out", folder.parent / f"a.{ending}").returncode == 2
+        assert run_here("predict", *net, folder.parent / "none", "--out", folder.parent / f"a.{ending}").returncode == 2
     assert held(folder.parent) == ["net", "none", "pictures"]
 
 
@@ -361,19 +371,19 @@ def _handles(pid: int, number: int) -> bool:
     return bool(int(line.split()[1], 16) >> (number - 1) & 1)
 
 
-def test_parts_of_a_killed_run_are_taken_up(net: list[str], folder: Path) -> None:
+def test_parts_of_a_killed_run_are_taken_up(run_here: RunHere, net: list[str], folder: Path) -> None:
     """As a run leaves them that is killed or loses power."""
     pytest.importorskip("pyarrow")
     out = folder.parent / "a.parquet"
     for number in range(2):
-        assert run("predict", *net, folder / f"{number}.png", "--out", out).returncode == 0
+        assert run_here("predict", *net, folder / f"{number}.png", "--out", out).returncode == 0
         out.rename(folder.parent / str(number))
     for number in range(2):
         (folder.parent / str(number)).rename(folder.parent / f".a.parquet.{number:06}.part")
-    refused = run("predict", *net, folder, "--out", out)
+    refused = run_here("predict", *net, folder, "--out", out)
     assert (refused.returncode, out.exists()) == (2, False)
     assert b"--append" in refused.stderr
-    done = run("predict", *net, folder, "--out", out, "--append")
+    done = run_here("predict", *net, folder, "--out", out, "--append")
     assert b"2 had a row already" in done.stderr
     assert paths(out) == [str(folder / f"{number}.png") for number in range(3)]
     assert held(folder.parent) == ["a.parquet", "net", "pictures"]
