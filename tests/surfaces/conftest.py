@@ -44,7 +44,7 @@ def run_here(monkeypatch: pytest.MonkeyPatch) -> RunHere:
         finally:
             logger.handlers[:] = before
             logger.setLevel(level)
-        shown, said = (stream.buffer.getvalue() for stream in streams)  # type: ignore[attr-defined]
+        shown, said = (stream.buffer.getvalue() for stream in streams)
         assert b"Traceback" not in said
         assert b"internal error" not in said
         return subprocess.CompletedProcess(command, int(code or 0), shown, said)

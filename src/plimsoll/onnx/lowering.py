@@ -137,8 +137,8 @@ class _Lowering:
         """Normalize groups as instances; then each channel has its scale and its shift."""
         value, *affine = node.input
         shape = self._shapes.get(value, ())
-        weights = [self.graph.value(name) for name in affine]
-        if not shape or not all(isinstance(size, int) for size in shape[1:]) or any(part is None for part in weights):
+        weights = [part for name in affine if (part := self.graph.value(name)) is not None]
+        if not shape or not all(isinstance(size, int) for size in shape[1:]) or len(weights) < len(affine):
             return False
         output, groups = str(node.output[0]), attribute(node, "num_groups")
         apart = self._constant(f"{output}/apart", np.array([0, groups, -1], np.int64))

@@ -207,7 +207,7 @@ class MaskComparison(Comparison):
         changes = self._pixel_changes()
         agreement = complement("pixels that agree", changes)
         figures = {"agreement": [agreement], "miou": [miou], "boundary_iou": [boundary], "pixel_changes": [changes]}
-        return figures | against_labels(self)
+        return {**figures, **against_labels(self)}
 
     def _overlaps(self) -> tuple[BoundedFigure, BoundedFigure]:
         counted = self._counted()

@@ -210,7 +210,7 @@ class PointComparison(Comparison):
                     f"largest {max(differences):.2g}",
                 )
             ]
-        return evidence | against_labels(self)
+        return {**evidence, **against_labels(self)}
 
     @property
     def notes(self) -> list[str]:
