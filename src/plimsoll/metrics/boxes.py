@@ -166,13 +166,13 @@ def _polygon_iou(first: Floats, second: Floats) -> float:
             return 0.0
         distances = turn * (side[0] * (shared[:, 1] - start[1]) - side[1] * (shared[:, 0] - start[0]))
         following, next_distances = np.roll(shared, -1, axis=0), np.roll(distances, -1)
-        kept = []
+        corners = []
         for point, distance, after, next_distance in zip(shared, distances, following, next_distances, strict=True):
             if distance >= 0:
-                kept.append(point)
+                corners.append(point)
             if distance * next_distance < 0:
-                kept.append(point + (after - point) * (distance / (distance - next_distance)))
-        shared = np.array(kept, np.float64).reshape(-1, 2)
+                corners.append(point + (after - point) * (distance / (distance - next_distance)))
+        shared = np.array(corners, np.float64).reshape(-1, 2)
     intersection = abs(_signed_area(shared))
     union = abs(_signed_area(first)) + abs(_signed_area(second)) - intersection
     return intersection / union if union > 0 else 0.0
