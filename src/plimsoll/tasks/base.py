@@ -146,6 +146,15 @@ def require_finite(values: NDArray[Any], what: str) -> None:
         )
 
 
+def require_scaled(values: NDArray[Any], what: str) -> None:
+    """Raise ModelError for 8-bit integers: what they stand for, only their scale and zero point tell."""
+    if values.dtype in (np.int8, np.uint8):
+        raise ModelError(
+            f"the network's {what} are {values.dtype}, without a scale and zero point",
+            "End the network with DequantizeLinear, so that its outputs are float32.",
+        )
+
+
 def geometry_at(geometries: Sequence[ImageGeometry | None] | None, index: int) -> ImageGeometry | None:
     """Return the geometry of one picture of a batch, if there is one."""
     return geometries[index] if geometries is not None else None

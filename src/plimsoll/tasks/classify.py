@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from plimsoll.errors import ModelError
 from plimsoll.spec.spec import Classify
-from plimsoll.tasks.base import Answer, Outputs, Task, activate, decimal, output, require_finite
+from plimsoll.tasks.base import Answer, Outputs, Task, activate, decimal, output, require_finite, require_scaled
 
 if TYPE_CHECKING:
     from plimsoll.preprocessing import ImageGeometry
@@ -53,6 +53,7 @@ class ClassifyTask(Task):
     ) -> list[Classification]:
         del geometries
         raw = output(outputs, self.spec.tensor)
+        require_scaled(raw, "scores")
         values = raw.reshape(raw.shape[0], -1).astype(np.float32)
         if values.shape[1] != len(self.spec.labels):
             raise ModelError(

@@ -22,6 +22,7 @@ from plimsoll.tasks.base import (
     output,
     position,
     require_finite,
+    require_scaled,
 )
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class LandmarksTask(Task):
                 f"the network's output is {list(raw.shape)}, the Spec has {shape[0]} points of {shape[1]} values",
                 "Correct `output.points`, `output.dimensions`, `output.columns` or `output.tensor` in the Spec.",
             )
+        require_scaled(raw, "points")
         require_finite(raw, "points")
         values = raw.reshape(len(raw), *shape)
         points = values[..., [names.index(name) for name in names_of(names)]].astype(np.float64)

@@ -313,3 +313,18 @@ def test_nothing_found_is_an_empty_answer() -> None:
     for shape in ((1, 0, 6), (2, 300, 6)):
         answers = task(head="rows").decode({"x": np.zeros(shape, np.float32)})
         assert [answer.boxes for answer in answers] == [()] * shape[0]
+
+
+@pytest.mark.parametrize(
+    ("output", "values"),
+    [
+        ({"task": "detect", "head": "yolov8", "labels": LABELS}, np.zeros((1, 7, 5), np.int8)),
+        ({"task": "classify", "labels": LABELS, "activation": "softmax"}, np.array([[3, -7, 90]], np.int8)),
+        ({"task": "landmarks", "points": 2}, np.zeros((1, 4), np.uint8)),
+    ],
+)
+def test_integers_without_a_scale_are_no_answer(output: dict[str, Any], values: Array) -> None:
+    steps = [{"step": "decode"}, {"step": "resize", "width": WIDTH, "height": HEIGHT}]
+    spec = validate({"name": "it", "input": {"steps": steps}, "output": output})
+    with pytest.raises(ModelError, match="without a scale and zero point"):
+        decoder(spec).decode({"y": values})

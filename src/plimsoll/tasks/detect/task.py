@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from plimsoll.errors import ModelError, SpecError
 from plimsoll.spec.spec import Detect
-from plimsoll.tasks.base import Answer, Outputs, Task, decimal, geometry_at, position
+from plimsoll.tasks.base import Answer, Outputs, Task, decimal, geometry_at, position, require_scaled
 from plimsoll.tasks.detect.coding import turned
 from plimsoll.tasks.detect.columns import columns
 from plimsoll.tasks.detect.heads import HEADS
@@ -125,6 +125,9 @@ class DetectTask(Task):
         if geometry is not None:
             size = (geometry.input_height, geometry.input_width)
         query = Query(self.spec, self.spec.confidence if threshold is None else threshold, size)
+        for name, values in outputs.items():
+            if name != self.spec.masks:
+                require_scaled(values, "boxes or scores")
         pictures = HEADS[self.spec.head](query, outputs)
         if self.spec.oriented and self.spec.normalized:
             scale = np.tile(self._input_size(geometry), 2)
