@@ -47,6 +47,22 @@ def lower(proto: ModelProto, functions: Iterable[str] = ()) -> None:
     work.graph.replace_nodes(work.nodes)
 
 
+def spell_out_gelus(proto: ModelProto) -> None:
+    """Write the 1 + erf(x) of a GELU as (erf(x) / 2 + 1 / 2) · 2, in place: the same to the last bit, and nothing that
+    a converter takes for a GELU, to put an approximation in its place."""
+    graph = Graph(proto)
+    work = _Lowering(graph, {})
+    for node in graph.nodes:
+        makers = [graph.maker.get(name) for name in node.input]
+        errors = [maker.output[0] for maker in makers if maker is not None and graph.kind(maker) == "Erf"]
+        others = [graph.value(name) for name in node.input]
+        if graph.kind(node) == "Add" and errors and any(other is not None and np.all(other == 1) for other in others):
+            work.doubled_half(errors[0], str(node.output[0]))
+        else:
+            work.nodes.append(node)
+    graph.replace_nodes(work.nodes)
+
+
 def _expand(proto: ModelProto, functions: Iterable[str]) -> None:
     """Write operators as the functions that ONNX defines them as."""
     from onnx import helper, inliner
@@ -119,6 +135,15 @@ class _Lowering:
             result = self._add(node.op_type, [result, other], f"{node.output[0]}/part")
         self._add(node.op_type, [result, last], node.output[0], last=True)
         return True
+
+    def doubled_half(self, value: str, output: str) -> None:
+        """Add 1, with exact halves in between."""
+        half, two = (
+            self._constant(f"{output}/{name}", np.float32(number)) for name, number in (("half", 0.5), ("two", 2))
+        )
+        halved = self._add("Mul", [value, half], f"{output}/halved")
+        moved = self._add("Add", [halved, half], f"{output}/moved")
+        self._add("Mul", [moved, two], output, last=True)
 
     def average_pool(self, node: NodeProto) -> bool:
         """Pad with zeros first, and count them."""

@@ -40,9 +40,12 @@ def network(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
 
 
-def answer(proto: ModelProto, shape: tuple[int, ...] = SHAPE) -> Array:
+def answer(proto: ModelProto, shape: tuple[int, ...] = SHAPE, *, as_written: bool = False) -> Array:
     values = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    if as_written:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return np.asarray(session.run(None, {"x": values})[0])
 
 
@@ -113,6 +116,29 @@ def test_what_a_converter_lacks_is_written_as_onnx_defines_it(
     lowering.lower(proto, [kind])
     assert not {kind, "CastLike", "Constant"} & {node.op_type for node in proto.graph.node}
     np.testing.assert_allclose(answer(proto), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_gelu_spelled_out_is_the_same_to_the_last_bit() -> None:
+    constants = {"root": np.float32(2**0.5), "whole": np.float32(1), "half": np.float32(0.5)}
+    nodes = [
+        helper.make_node("Div", ["x", "root"], ["scaled"]),
+        helper.make_node("Erf", ["scaled"], ["erf"]),
+        helper.make_node("Add", ["erf", "whole"], ["share"]),
+        helper.make_node("Mul", ["x", "share"], ["product"]),
+        helper.make_node("Mul", ["product", "half"], ["y"]),
+    ]
+    ends = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, list(SHAPE)),
+        helper.make_empty_tensor_value_info("y"),
+    ]
+    weights = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "gelu", ends[:1], ends[1:], weights)
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    expected = answer(proto, as_written=True)
+    lowering.spell_out_gelus(proto)
+    kinds = [node.op_type for node in proto.graph.node]
+    assert kinds == ["Div", "Erf", "Mul", "Add", "Mul", "Mul", "Mul"]
+    np.testing.assert_array_equal(answer(proto, as_written=True), expected)
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
