@@ -349,7 +349,7 @@ def test_a_signal_keeps_every_row_and_the_run_goes_on(
                 until(lambda: out.exists() and out.read_bytes().count(b"\n") == 100, "a hundred rows")
             else:
                 until(lambda: _handles(process.pid, number), "the command")
-                time.sleep(3)
+                until(lambda: _waits(process.pid), "a hundred answers")
             process.send_signal(number)
             messages = process.stderr.read()
             assert process.wait(60) == code, messages
@@ -369,6 +369,23 @@ def _handles(pid: int, number: int) -> bool:
         return True
     line = next(line for line in status.read_text().splitlines() if line.startswith("SigCgt"))
     return bool(int(line.split()[1], 16) >> (number - 1) & 1)
+
+
+def _waits(pid: int) -> bool:
+    """Tell whether all threads of a process wait, for a second; after ten seconds where the system doesn't say it."""
+    tasks = Path(f"/proc/{pid}/task")
+    if not tasks.exists():
+        time.sleep(10)
+        return True
+    for _ in range(10):
+        try:
+            states = {(task / "stat").read_text().rpartition(")")[2].split()[0] for task in tasks.iterdir()}
+        except OSError:  # A thread has just ended.
+            return False
+        if states != {"S"}:
+            return False
+        time.sleep(0.1)
+    return True
 
 
 def test_parts_of_a_killed_run_are_taken_up(run_here: RunHere, net: list[str], folder: Path) -> None:
