@@ -6,9 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import plimsoll
+from helpers import answer_networks as coloured
 from helpers import detection_networks as spotting
 from helpers.camera import SIDE, SPEED, TOP, camera_clip
 from plimsoll import backends
@@ -17,6 +20,8 @@ from plimsoll.errors import RunError
 from plimsoll.export import web
 from plimsoll.export.web import chromium
 from plimsoll.inference.predictor import Predictor, ResolvedModel, open_model
+from plimsoll.spec import files as spec_files
+from surfaces.conftest import RunHere
 
 pytestmark = [
     pytest.mark.skipif(chromium.find() is None, reason="Chromium is not installed"),
@@ -204,6 +209,71 @@ export default async function run() {
     lefts = [box["x"] for box in shown["seen"]]
     assert max(lefts) - min(lefts) > 3 * SPEED
     assert shown["left"] == 0
+
+
+CASCADE = """
+name = "marks"
+[[stages]]
+model = "detect.onnx"
+spec = "detect.toml"
+sampling = "SAMPLING"
+[[stages]]
+model = "landmarks.onnx"
+spec = "landmarks.toml"
+presence = 0.0
+[stages.crop]
+scale = 1.6
+shift = [0.0, 0.1]
+[[stages]]
+model = "landmarks.onnx"
+spec = "landmarks.toml"
+presence = 0.0
+points = [3, 0, 1, 2]
+[stages.crop]
+scale = 1.4
+upright = [0, 1]
+angle = 30.0
+"""
+
+
+@pytest.mark.parametrize("sampling", ["spec", "corners"])
+def test_a_cascade_is_answered_as_in_python(run_here: RunHere, sampling: str, tmp_path: Path) -> None:
+    for task in ("detect", "landmarks"):
+        spec = coloured.spec_of(task)
+        coloured.saved(coloured.network(task), tmp_path / f"{task}.onnx", spec)
+        (tmp_path / f"{task}.toml").write_text(spec_files.dumps(spec))
+    file = tmp_path / "marks.toml"
+    file.write_text(CASCADE.replace("SAMPLING", sampling))
+    pictures = coloured.draw(tmp_path / "drawn", 3)
+    for turn in (3, 6):
+        pictures.append(tmp_path / f"{turn}.png")
+        pictures[-1].write_bytes(spotting.encoded(Image.open(pictures[0]), orientation=turn))
+    given, page = file, tmp_path / "page"
+    if sampling == "spec":  # a bundle brings its golden pictures along
+        given = tmp_path / "marks"
+        assert run_here("pack", file, "--out", given, "--images", tmp_path / "drawn").returncode == 0
+    done = run_here("convert", given, "--target", "web:wasm:float32", "--out", page)
+    assert done.returncode == 0, done.stderr
+    answers = web.browse(page, pictures)
+    assert all(check.passed for check in answers.checks), answers.checks
+    assert sum("whole cascade, 2 boxes" in check.name for check in answers.checks) == (3 if sampling == "spec" else 0)
+    with plimsoll.load(file) as cascade:
+        for picture, row in zip(pictures, answers.rows, strict=True):
+            expected = cascade.predict(picture).row()
+            assert row is not None
+            assert len(row["boxes"]) == len(expected["boxes"]) == 2
+            for box, same in zip(row["boxes"], expected["boxes"], strict=True):
+                assert box["label"] == same["label"]
+                assert box["score"] == pytest.approx(same["score"], abs=1e-5)
+                assert box["box"] == pytest.approx(same["box"], abs=0.05)
+                np.testing.assert_allclose(box["points"], same["points"], atol=0.05)
+    if sampling == "spec":
+        shown = use(page, "drop", [pictures[0]])
+        assert shown["checked"].split("/")[0] == shown["checked"].split("/")[1]
+        assert "2 boxes" in shown["cards"][0]
+        refused = run_here("convert", file, "--target", "web:wasm:int8", "--out", tmp_path / "int8")
+        assert refused.returncode == 2
+        assert b"web:wasm:float32" in refused.stderr
 
 
 def test_a_damaged_package_is_reported_and_not_silently_wrong(package: Path, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from plimsoll.preprocessing.decoded import decoded_pixels
 from plimsoll.spec import Spec
 from plimsoll.spec.spec import Detect, Landmarks
 from plimsoll.tasks import Answer, decoder
-from plimsoll.tasks.detect import Box, Detection
+from plimsoll.tasks.detect import Box, Detection, DetectTask
 from plimsoll.tasks.landmarks import Points
 
 _MOST_INPUTS = 32
@@ -141,8 +141,8 @@ class CascadeStages:
         detection, geometry = self._run(0, given, threshold, watch, placed=False)
         if geometry is None or not isinstance(detection, Detection):
             raise InputError(f"{self.spec.name}: the first stage gives no boxes")
-        output = self.predictors[0].spec.output
-        fractions = isinstance(output, Detect) and output.normalized
+        task = self.predictors[0].task
+        fractions = isinstance(task, DetectTask) and task.fractions
         size = (1, 1) if fractions else (geometry.input_width, geometry.input_height)
         way_back = geometry
 

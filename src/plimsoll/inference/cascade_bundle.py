@@ -86,12 +86,15 @@ def open_cascade(path: Path, preprocessing: Preprocessing | None = None, cores: 
     return predictor
 
 
-def open_whole(reference: str, cores: int | None = None) -> CascadePredictor | None:
+def open_whole(
+    reference: str, cores: int | None = None, preprocessing: Preprocessing | None = None
+) -> CascadePredictor | None:
     """Open a cascade: of the zoo, a TOML file, or a bundle that holds one; None for anything else. Raises as `load`
     does."""
     if (file := cascade_file(reference)) is not None:
-        return CascadePredictor.open(file, cores=cores)
-    return open_cascade(Path(reference), cores=cores) if _holds_cascade(Path(reference)) else None
+        return CascadePredictor.open(file, preprocessing, cores)
+    path = Path(reference)
+    return open_cascade(path, preprocessing, cores) if _holds_cascade(path) else None
 
 
 def _holds_cascade(path: Path) -> bool:

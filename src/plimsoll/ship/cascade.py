@@ -59,12 +59,14 @@ def open_subject(model: str, spec: Path | None, root: Path) -> ResolvedModel:
         predictor = stack.enter_context(load(file, spec=spec))
         assert isinstance(predictor, CascadePredictor)  # noqa: S101 - what `load` makes of such a file
         cascade = predictor.stages.spec
-        networks = tuple(_as_onnx(network.opened, root / "imported") for network in predictor.networks)
+        networks = tuple(as_onnx(network.opened, root / "imported") for network in predictor.networks)
         whole = replace(networks[0].model, spec=whole_spec(cascade, [own.model.require_spec() for own in networks]))
         return ResolvedCascade(whole, cascade=cascade, networks=networks, opened=stack.pop_all())
 
 
-def _as_onnx(network: ResolvedModel, root: Path) -> ResolvedModel:
+def as_onnx(network: ResolvedModel, root: Path) -> ResolvedModel:
+    """Return a network as ONNX, converted below `root` where it is a file of another kind; raises what `import_model`
+    raises."""
     model = network.model
     if model.format == "onnx":
         return network

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -45,22 +46,32 @@ def package(
     BackendMissingError where ONNX Runtime Web can't be fetched, and BundleError where `out` exists (unless `force`),
     ends in .zip, or can't be written.
     """
-    spec = _checked(model, target)
+    spec = checked(model, target)
+    with new_package(out, force=force) as folder:
+        runtime = write_site(folder)
+        facts = {"model": write_network(folder, model), "runtime": runtime, "origin": dict(origin or {})}
+        describe(folder, spec, target, facts)
+        golden.write(folder, model, target, spec, images)
+    return out
+
+
+@contextmanager
+def new_package(out: Path, *, force: bool) -> Iterator[Path]:
+    """Give a folder to write a package into, and put it in its place `out` at the end; raises BundleError where `out`
+    is anything but a package that `force` replaces, or can't be written."""
     _check_destination(out, overwrite=force)
-    runtime = npm.fetch(RUNTIME)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".web-") as name:
         folder = Path(name) / "package"
         try:
-            _write(folder, model, target, spec, runtime, dict(origin or {}))
-            golden.write(folder, model, target, spec, images)
+            yield folder
             _replace(folder, out)
         except OSError as error:
             raise BundleError(f"{out}: can't be written: {error.strerror or error}") from error
-    return out
 
 
-def _checked(model: Model, target: Target) -> Spec:
+def checked(model: Model, target: Target) -> Spec:
+    """Return a network's Spec; raises ModelError, SpecError or BuildError for what doesn't run in browsers."""
     targets = [available.target for available in BACKEND.targets()]
     if target not in targets:
         raise ModelError(f"{target} is not the target of a web package", f"It has: {', '.join(map(str, targets))}.")
@@ -124,11 +135,26 @@ def _check_destination(out: Path, *, overwrite: bool) -> None:
         )
 
 
-def _write(
-    folder: Path, model: Model, target: Target, spec: Spec, runtime: Mapping[str, Path], origin: dict[str, Any]
-) -> None:
+def write_site(folder: Path) -> dict[str, Any]:
+    """Write the page, its modules and ONNX Runtime Web into a new folder; return what model.json says of the runtime.
+    Raises BackendMissingError where that can't be fetched."""
+    runtime = npm.fetch(RUNTIME)
     with as_file(files(__package__).joinpath("site")) as site:
         shutil.copytree(site, folder)
+    (folder / "runtime").mkdir()
+    for path in runtime.values():
+        shutil.copyfile(path, folder / "runtime" / path.name)
+    return {
+        "package": RUNTIME.package,
+        "version": RUNTIME.version,
+        "licence": "MIT",
+        "script": f"runtime/{runtime[SCRIPT].name}",
+        "binary": {"file": f"runtime/{runtime[BINARY].name}", "bytes": runtime[BINARY].stat().st_size},
+    }
+
+
+def write_network(folder: Path, model: Model) -> dict[str, Any]:
+    """Copy a network's files; return what model.json says of them."""
     shutil.copyfile(model.path, folder / "model.onnx")
     external = [
         {"file": f"external/{index}.bin", "path": _beside(model, file), "bytes": file.stat().st_size}
@@ -138,33 +164,28 @@ def _write(
         copied = folder / str(entry["file"])
         copied.parent.mkdir(exist_ok=True)
         shutil.copyfile(file, copied)
-    (folder / "runtime").mkdir()
-    for path in runtime.values():
-        shutil.copyfile(path, folder / "runtime" / path.name)
+    return {
+        "file": "model.onnx",
+        "bytes": model.path.stat().st_size,
+        "sha256": model.sha256,
+        "external": external,
+    }
+
+
+def describe(folder: Path, spec: Spec, target: Target, facts: Mapping[str, Any]) -> None:
+    """Write model.json, spec.json, README.md and LICENCES.txt; `facts` are the model's, the runtime's, the origin and
+    a cascade's stages."""
     facts = {
         "name": spec.name,
         "target": str(target),
         "precision": target.precision,
         "plimsoll": __version__,
-        "model": {
-            "file": "model.onnx",
-            "bytes": model.path.stat().st_size,
-            "sha256": model.sha256,
-            "external": external,
-        },
-        "runtime": {
-            "package": RUNTIME.package,
-            "version": RUNTIME.version,
-            "licence": "MIT",
-            "script": f"runtime/{runtime[SCRIPT].name}",
-            "binary": {"file": f"runtime/{runtime[BINARY].name}", "bytes": runtime[BINARY].stat().st_size},
-        },
-        "origin": origin,
+        **facts,
     }
-    _json(folder / "model.json", facts)
-    _json(folder / "spec.json", spec.model_dump(mode="json"))
+    write_json(folder / "model.json", facts)
+    write_json(folder / "spec.json", spec.model_dump(mode="json"))
     (folder / "README.md").write_text(_readme(spec, target, facts), encoding="utf-8")
-    (folder / "LICENCES.txt").write_text(_licences(origin), encoding="utf-8")
+    (folder / "LICENCES.txt").write_text(_licences(facts), encoding="utf-8")
 
 
 def _beside(model: Model, file: Path) -> str:
@@ -176,7 +197,8 @@ def _beside(model: Model, file: Path) -> str:
         ) from error
 
 
-def _json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON, in UTF-8."""
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -187,7 +209,7 @@ def _replace(folder: Path, out: Path) -> None:
     folder.rename(out)
 
 
-def _readme(spec: Spec, target: Target, facts: dict[str, Any]) -> str:
+def _readme(spec: Spec, target: Target, facts: Mapping[str, Any]) -> str:
     """Return README.md."""
     size = (facts["model"]["bytes"] + facts["runtime"]["binary"]["bytes"]) / 1e6
     template = files(__package__).joinpath("README.md.in").read_text(encoding="utf-8")
@@ -204,17 +226,18 @@ def _readme(spec: Spec, target: Target, facts: dict[str, Any]) -> str:
     return template
 
 
-def _licences(origin: dict[str, Any]) -> str:
+def _licences(facts: Mapping[str, Any]) -> str:
     """Return LICENCES.txt: whose the parts of the package are."""
     own = files(__package__).joinpath("LICENCES.txt.in").read_text(encoding="utf-8")
+    origin, subject = facts["origin"], "The networks (stages/)" if "stages" in facts else "The network (model.onnx)"
     if not origin:
-        return f"{own}\nThe network (model.onnx): its licence was not stated when this package was made.\n"
+        return f"{own}\n{subject}: the licence was not stated when this package was made.\n"
     lines = [
         f"{key.replace('_', ' ')}: {', '.join(value) if isinstance(value, (list, tuple)) else value}"
         for key, value in origin.items()
         if _is_plain(value)
     ]
-    return f"{own}\nThe network (model.onnx)\n------------------------\n" + "\n".join(lines) + "\n"
+    return f"{own}\n{subject}\n{'-' * len(subject)}\n" + "\n".join(lines) + "\n"
 
 
 def _is_plain(value: Any) -> bool:

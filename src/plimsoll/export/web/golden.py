@@ -48,11 +48,10 @@ def write(folder: Path, model: Model, target: Target, spec: Spec, images: Sequen
     pictures.mkdir()
     entries = []
     with Runner.open(model, replace(REFERENCE_TARGET, precision=target.precision)) as runner:
-        for number, (name, data) in enumerate(_chosen(images, spec.input.decode), 1):
-            plain = re.sub(r"[^A-Za-z0-9_-]+", "_", Path(name).stem)[:60]
+        for number, (name, data) in enumerate(chosen(images, spec.input.decode), 1):
             tensor, geometry = preprocessor.with_geometry(data)
             outputs = runner.infer(tensor[np.newaxis])
-            entry = _entry(pictures, f"{number}-{plain}", data, tensor, outputs)
+            entry = _entry(pictures, stem(number, name), data, tensor, outputs)
             entries.append({**entry, "row": answers.row(spec, outputs, geometry)})
     golden = {
         "tolerance": _tolerance(spec, target, entries).model_dump(exclude={"columns", "answers"}),
@@ -79,8 +78,9 @@ def _tolerance(spec: Spec, target: Target, entries: Sequence[Mapping[str, Any]])
     return usual.model_copy(update={"input_max": 0.0, "input_mean": 0.0})
 
 
-def _chosen(images: Sequence[Path], step: Decode) -> list[tuple[str, bytes]]:
-    """Return the names and bytes of the given pictures, or of the package's own whose format the Spec accepts."""
+def chosen(images: Sequence[Path], step: Decode) -> list[tuple[str, bytes]]:
+    """Return the names and bytes of the given pictures, or of the package's own whose format the Spec accepts; raises
+    ImageError for more than 16."""
     if len(images) > MAX_PICTURES:
         raise ImageError(
             f"{len(images)} golden pictures; a package holds at most {MAX_PICTURES}",
@@ -92,9 +92,15 @@ def _chosen(images: Sequence[Path], step: Decode) -> list[tuple[str, bytes]]:
     return [(name, data) for name, data in own if sniff(data) in step.formats]
 
 
-def _entry(
-    folder: Path, name: str, data: bytes, tensor: NDArray[Any], outputs: dict[str, NDArray[Any]]
-) -> dict[str, Any]:
+def stem(number: int, name: str) -> str:
+    """Return what a golden picture's files are called, without their suffix."""
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "_", Path(name).stem)[:60]
+    return f"{number}-{plain}"
+
+
+def store_picture(folder: Path, name: str, data: bytes) -> str:
+    """Write a golden picture; return its path in the package. Raises ImageError for a format that browsers don't
+    decode."""
     suffix = _SUFFIXES.get(sniff(data) or "", "")
     if not suffix:
         raise ImageError(
@@ -102,6 +108,13 @@ def _entry(
             f"Give pictures in one of: {', '.join(_SUFFIXES)}.",
         )
     (folder / f"{name}{suffix}").write_bytes(data)
+    return f"{FOLDER}/{name}{suffix}"
+
+
+def _entry(
+    folder: Path, name: str, data: bytes, tensor: NDArray[Any], outputs: dict[str, NDArray[Any]]
+) -> dict[str, Any]:
+    picture = store_picture(folder, name, data)
     stored = {
         output: _store(folder / f"{name}.output{number}.bin", value)
         for number, (output, value) in enumerate(outputs.items())
@@ -113,7 +126,7 @@ def _entry(
                 "A package could prove nothing with them.",
             )
     return {
-        "picture": f"{FOLDER}/{name}{suffix}",
+        "picture": picture,
         "tensor": _store(folder / f"{name}.input.bin", tensor),
         "outputs": stored,
     }

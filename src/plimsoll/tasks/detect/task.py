@@ -107,7 +107,8 @@ class DetectTask(Task):
         self.spec = spec
         self.threshold = spec.confidence
         # TensorFlow Lite's operator knows no pixels. Boxes are turned in pixels, whatever the network gives.
-        self._fractions = (spec.normalized and not spec.oriented) or spec.head == "tflite_postprocess"
+        self.fractions = (spec.normalized and not spec.oriented) or spec.head == "tflite_postprocess"
+        """Whether the network gives positions as shares of its input, not in pixels."""
         self._suppressed = (
             spec.head in ("tflite_postprocess", "selected")
             or (spec.head == "rows" and "scores" not in spec.columns)
@@ -181,7 +182,7 @@ class DetectTask(Task):
         """Bring boxes into the picture; what lies outside of it, in the padding, is dropped."""
         in_input = candidates.boxes
         size = (1.0, 1.0)
-        if geometry is not None and self._fractions:
+        if geometry is not None and self.fractions:
             size = (float(geometry.input_width), float(geometry.input_height))
         corners = None
         if candidates.angles is not None:
@@ -216,7 +217,7 @@ class DetectTask(Task):
         if chosen.masks is None and prototypes is None:
             return []
         size = self._input_size(geometry)
-        own = chosen.boxes * np.tile(size if self._fractions else (1.0, 1.0), 2)
+        own = chosen.boxes * np.tile(size if self.fractions else (1.0, 1.0), 2)
         if chosen.masks is not None:
             return masks_of(planes_of_boxes(chosen.masks, own, size), size, geometry)
         assert chosen.coefficients is not None and prototypes is not None  # noqa: S101, PT018 - YOLO heads give both

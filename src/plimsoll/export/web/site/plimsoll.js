@@ -4,6 +4,7 @@
 //     const model = await Model.load("./");
 //     const { label, score, scores } = await model.predict(file);
 import { band, row } from "./answer.js";
+import { Cascade } from "./cascade.js";
 import { PictureError, Preprocessor } from "./steps.js";
 
 /** A model that answers pictures. It works on a page and in a worker; a worker leaves the page free to move meanwhile. */
@@ -11,23 +12,30 @@ export class Model {
   /**
    * Load the package at `url` (a folder, with a slash at its end). `onProgress(share)` hears how much of it has arrived, 0 to 1.
    * `threads`: how many compute one picture; more than one only where the page is cross-origin isolated (see README.md).
+   * Of a package that holds a cascade it gives a `Cascade`, which answers in the same way.
    */
   static async load(url = new URL(".", import.meta.url), { onProgress = () => {}, threads } = {}) {
     const base = new URL(url, globalThis.location?.href);
-    const [facts, spec] = await Promise.all(["model.json", "spec.json"].map(async (name) => JSON.parse(new TextDecoder().decode(await fetched(new URL(name, base))))));
-    const files = [facts.model, facts.runtime.binary, ...facts.model.external];
-    const total = files.reduce((sum, file) => sum + file.bytes, 0);
+    const { facts, spec } = await described(base);
+    const networks = facts.stages ? await Promise.all(facts.stages.map(({ folder }) => described(new URL(`${folder}/`, base)))) : [{ base, facts, spec }];
+    const files = [[facts.runtime.binary, base], ...networks.flatMap((own) => [own.facts.model, ...own.facts.model.external].map((file) => [file, own.base]))];
+    const total = files.reduce((sum, [file]) => sum + file.bytes, 0);
     let arrived = 0;
     const count = (bytes) => onProgress(Math.min((arrived += bytes) / total, 1));
     const runtime = import(new URL(facts.runtime.script, base).href);
-    const [network, binary, ...external] = await Promise.all(files.map((file) => fetched(new URL(file.file, base), count)));
+    const [binary, ...parts] = await Promise.all(files.map(([file, folder]) => fetched(new URL(file.file, folder), count)));
     const ort = await runtime;
     ort.env.logLevel = "error";
     ort.env.wasm.wasmBinary = binary;
     if (threads) ort.env.wasm.numThreads = threads;
-    const externalData = facts.model.external.map((file, index) => ({ path: file.path, data: external[index] }));
-    const session = await ort.InferenceSession.create(network, { executionProviders: ["wasm"], externalData });
-    return new Model(base, facts, spec, ort, session);
+    const models = [];
+    for (const own of networks) {
+      const network = parts.shift();
+      const externalData = own.facts.model.external.map(({ path }) => ({ path, data: parts.shift() }));
+      const session = await ort.InferenceSession.create(network, { executionProviders: ["wasm"], externalData });
+      models.push(new Model(own.base, own.facts, own.spec, ort, session));
+    }
+    return facts.stages ? new Cascade(base, facts, spec, models) : models[0];
   }
 
   constructor(base, facts, spec, ort, session) {
@@ -71,6 +79,12 @@ export class Model {
   }
 }
 
+/** What a folder says of its network, or of its cascade. */
+async function described(base) {
+  const [facts, spec] = await Promise.all(["model.json", "spec.json"].map(async (name) => JSON.parse(new TextDecoder().decode(await fetched(new URL(name, base))))));
+  return { base, facts, spec };
+}
+
 /** The bytes at an address; `count` hears of each part as it arrives. Throws where there is nothing. */
 export async function fetched(url, count = () => {}) {
   const response = await fetch(url);
@@ -86,4 +100,4 @@ export async function fetched(url, count = () => {}) {
   return bytes;
 }
 
-export { PictureError, Preprocessor };
+export { Cascade, PictureError, Preprocessor };

@@ -1,4 +1,5 @@
-// Does this browser answer the golden pictures as Python did? Five differences for each, with the limits that the package states.
+// Does this browser answer the golden pictures as Python did? Five differences for each, with the limits that the package states; of a cascade,
+// those of each network, and the whole's answers.
 import { row } from "./answer.js";
 import { fetched } from "./plimsoll.js";
 
@@ -10,9 +11,10 @@ const ARRAYS = {
 /** Positions in rows are rounded to a hundredth of a pixel. */
 const ROW_LIMIT = 0.011;
 
-/** How many golden pictures there are. */
+/** How many golden pictures there are, those of a cascade's networks first. */
 export async function goldenCount(model) {
-  return (await golden(model)).pictures.length;
+  const counts = await Promise.all((model.networks ?? []).map(goldenCount));
+  return counts.reduce((sum, count) => sum + count, (await golden(model)).pictures.length);
 }
 
 /**
@@ -21,6 +23,7 @@ export async function goldenCount(model) {
  * the stored outputs.
  */
 export async function check(model, index) {
+  if (model.networks) return checkWithin(model, index);
   const { pictures, tolerance, level } = await golden(model);
   const vector = pictures[index];
   const file = (name) => fetched(new URL(name, model.base));
@@ -43,6 +46,36 @@ export async function check(model, index) {
     ["answer to the stored outputs", rowsApart(vector.row, row(model.spec.output, outputs, tensor)), ROW_LIMIT],
   ].map(([name, measured, limit]) => ({ name, measured, limit, passed: measured <= limit }));
   return { picture: vector.picture, checks };
+}
+
+async function checkWithin(cascade, index) {
+  let at = index;
+  for (const [number, network] of cascade.networks.entries()) {
+    const count = await goldenCount(network);
+    if (at < count) {
+      const { picture, checks } = await check(network, at);
+      return { picture: `${cascade.stages[number].folder.split("/").at(-1)}: ${picture}`, checks };
+    }
+    at -= count;
+  }
+  const { pictures, tolerance } = await golden(cascade);
+  const { picture, row: expected } = pictures[at];
+  const { boxes } = await cascade.predict(await fetched(new URL(picture, cascade.base)));
+  const measured = boxesApart(expected.boxes, boxes);
+  return { picture, checks: [{ name: `whole cascade, ${expected.boxes.length} boxes`, measured, limit: tolerance, passed: measured <= tolerance }] };
+}
+
+/** The largest difference of a score, or of a position as a share of its box's longer side; NaN where the boxes are others. */
+function boxesApart(expected, actual) {
+  if (expected.length !== actual.length) return NaN;
+  const apartOf = (first, second) => {
+    if (first.label !== second.label || first.points?.length !== second.points?.length) return NaN;
+    const [x0, y0, x1, y1] = first.box;
+    const [before, after] = [first, second].map(({ box, points }) => [...box, ...(points ?? []).flat()]);
+    const moved = before.map((value, at) => Math.abs(value - after[at]));
+    return Math.max(Math.abs(first.score - second.score), Math.max(...moved) / Math.max(x1 - x0, y1 - y0));
+  };
+  return expected.reduce((most, box, index) => Math.max(most, apartOf(box, actual[index])), 0);
 }
 
 /** Largest difference of any number in a row; of run lengths the share of pixels that differ; NaN where the rows hold different things. */

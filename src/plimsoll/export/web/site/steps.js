@@ -2,7 +2,7 @@
 // reference (Pillow and NumPy) does, in the same arithmetic; README.md says where that can't be so.
 import { geometryOf } from "./geometry.js";
 import { channels, crop, dtype, layout, mean, scale, std } from "./steps/arithmetic.js";
-import { decode, taken } from "./steps/decode.js";
+import { decode, given, taken } from "./steps/decode.js";
 import { PictureError } from "./steps/errors.js";
 import { jpeg } from "./steps/jpeg.js";
 import { resize } from "./steps/resize.js";
@@ -22,7 +22,7 @@ export class Preprocessor {
 
   /**
    * Turn a picture into a tensor without its batch axis: {data, dtype, shape, geometry, milliseconds}; the geometry leads back to the picture.
-   * `picture`: a File or Blob, bytes (Uint8Array, ArrayBuffer), or an ImageBitmap, canvas, image or video element.
+   * `picture`: a File or Blob, bytes (Uint8Array, ArrayBuffer), an ImageBitmap, canvas, image or video element, or pixels {width, height, channels, data}.
    */
   async tensor(picture) {
     const milliseconds = {};
@@ -32,8 +32,7 @@ export class Preprocessor {
       milliseconds[name] = (milliseconds[name] ?? 0) + now - started;
       started = now;
     };
-    const bytes = await bytesOf(picture);
-    let pixels = bytes ? await decode(bytes, this.first) : taken(picture, this.first);
+    let pixels = await this.decoded(picture);
     lap("decode");
     const geometry = geometryOf(this.input, pixels.width, pixels.height, pixels.orientation);
     for (const step of this.rest) {
@@ -43,6 +42,13 @@ export class Preprocessor {
     const { width, height, channels: depth, data } = pixels;
     const shape = pixels.layout === "NCHW" ? [depth, height, width] : [height, width, depth];
     return { data, dtype: pixels.dtype, shape, geometry, milliseconds };
+  }
+
+  /** What the decode step gives: {width, height, channels, data, orientation}. */
+  async decoded(picture) {
+    const bytes = await bytesOf(picture);
+    if (bytes) return decode(bytes, this.first);
+    return picture.data instanceof Uint8Array ? given(picture, this.first) : taken(picture, this.first);
   }
 }
 

@@ -23,6 +23,11 @@ export function taken(source, step) {
   return finished(shown(source, step), step);
 }
 
+/** The same for pixels that a step before has made: {width, height, channels, data}. */
+export function given(pixels, step) {
+  return finished({ ...pixels, orientation: 1 }, step);
+}
+
 function finished(raw, step) {
   const upright = step.exif_orientation ? turned(raw, raw.orientation) : raw;
   const colours = upright.channels < 3 ? 1 : 3;

@@ -7,22 +7,34 @@ const f32 = Math.fround;
 
 /** The row {boxes: [{label, score, box, points, mask}]}, best first. */
 export function detect(spec, outputs, threshold, geometry) {
+  const planes = spec.prototypes === null ? null : prototypes(spec, outputs);
+  const boxes = placedBoxes(spec, outputs, threshold, geometry).map((box) => {
+    const row = boxRow(box);
+    return planes ? { ...row, mask: maskOf(box.coefficients, planes, box.own, geometry) } : row;
+  });
+  return { boxes };
+}
+
+/** Boxes where the geometry leads, best first, with nothing rounded: {label, score, box, points}; and in the input's pixels (`own`) for their masks. */
+export function placedBoxes(spec, outputs, threshold, geometry) {
   const given = threshold ?? spec.confidence;
   const query = { spec, given, threshold: f32(given), size: [geometry.inputHeight, geometry.inputWidth] };
   const candidates = suppressed(spec, HEADS[spec.head](query, outputs));
   const fractions = spec.normalized || spec.head === "tflite_postprocess"; // TensorFlow Lite's operator knows no pixels.
   const size = fractions ? [geometry.inputWidth, geometry.inputHeight] : [1, 1];
-  const planes = spec.prototypes === null ? null : prototypes(spec, outputs);
-  const boxes = candidates.flatMap(({ box, score, label, points, coefficients }) => {
+  return candidates.flatMap(({ box, score, label, points, coefficients }) => {
     const own = box.map((value, index) => value * size[index % 2]);
     const [x0, y0, x1, y1] = geometry.box(own);
     if (!(x1 > x0 && y1 > y0)) return []; // outside of the picture, in the padding
-    const row = { label: spec.labels[label], score: decimal(score), box: [x0, y0, x1, y1].map(position) };
-    if (points) row.points = points.map(([x, y, ...rest]) => [...geometry.point(x * size[0], y * size[1]).map(position), ...rest.map((value) => rounded(value, 4))]);
-    if (planes) row.mask = maskOf(coefficients, planes, own, geometry);
-    return [row];
+    const places = points?.map(([x, y, ...rest]) => [...geometry.point(x * size[0], y * size[1]), ...rest]);
+    return [{ label: spec.labels[label], score: decimal(score), box: [x0, y0, x1, y1], points: places, own, coefficients }];
   });
-  return { boxes };
+}
+
+/** A box as rows show it. */
+export function boxRow({ label, score, box, points }) {
+  const row = { label, score, box: box.map(position) };
+  return points ? { ...row, points: points.map(([x, y, ...rest]) => [position(x), position(y), ...rest.map((value) => rounded(value, 4))]) } : row;
 }
 
 /** What suppression leaves, best first: within each label, then across labels if the Spec says so. */
