@@ -19,6 +19,7 @@ from plimsoll.client import RejectedError
 from plimsoll.core.target import Target
 from plimsoll.inference.predictor import load
 from plimsoll.inference.video import predict_clip
+from plimsoll.inference.video.answers import Follower
 
 WIDTH, HEIGHT, SIDE, COUNT = 160, 120, 40, 24
 SETTINGS = """
@@ -91,6 +92,33 @@ def test_the_client_asks_for_clips(service: ServiceProcess, clip: Path) -> None:
         assert results[1].unwrap().boxes[0].corners[0] == pytest.approx(8 + 4 * 6, abs=2)
         with pytest.raises(RejectedError, match="no clip"):
             client.predict_clip(b"noise")
+
+
+def test_objects_keep_their_numbers_and_a_clip_has_one_score(service: ServiceProcess, bundle: Path, clip: Path) -> None:
+    with load(bundle) as model:
+        follower = Follower(model, None, track=True)
+        answered = [*predict_clip(model, str(clip), threshold=follower.threshold)]
+        expected = [each.answer.row() for item in answered if (each := follower.update(item).prediction).answer]
+    rows = lines(service, clip.read_bytes(), "?track=true")
+    assert [row["answer"] for row in rows] == expected
+    assert {box["track"] for row in rows for box in row["answer"]["boxes"]} == {1}
+    with plimsoll.Client(service.url) as client:
+        (result,) = client.predict_clip(clip, clip_score="nth=3", threshold=0.5)
+        score = result.unwrap().row
+        assert (result.frame, score["rule"], score["flagged"], score["frames"]) == (None, "nth=3", True, COUNT)
+        assert [segment["start"] for segment in score["segments"]] == [0.0]
+        assert score["segments"][0]["end"] == pytest.approx(COUNT / 25, abs=0.01)
+        (early,) = client.predict_clip(clip, clip_score="nth=3", early_exit=True)
+        assert early.unwrap().row["stopped"]
+        assert early.unwrap().row["frames"] == 3
+        assert client.predict_clip(clip, track=True, sample="every=4")[1].unwrap().boxes[0].track == 1
+    long = clips.write(bundle.parent / "longer.mp4", squares(60)).read_bytes()
+    (row,) = lines(service, long, "?clip_score=share=10%25")
+    assert row["answer"]["frames"] == 40
+    assert "longer than" in row["error"]["message"], "what could be read, and the error"
+    for query in ("clip_score=best", "clip_score=nth=99", "early_exit=true", "clip_score=share=5%25&early_exit=1"):
+        assert service.post(f"/v1/predict/clip?{query}", content=b"x").status_code == 422
+    assert "points" in service.post("/v1/predict/clip?smooth=true", content=b"x").json()["error"]["message"]
 
 
 def test_a_form_gives_the_name_and_events_are_sent_where_they_are_asked_for(

@@ -76,6 +76,18 @@ def test_a_frame_has_the_answer_of_a_post(service: ServiceProcess, frame: bytes)
         assert json.loads(talk.recv(30))["error"]["kind"] == "image"
 
 
+def test_objects_keep_their_numbers_on_a_connection(service: ServiceProcess, example_photos: list[Path]) -> None:
+    for _ in range(2):  # each connection counts from 1
+        with connect(service, "/v1/frames?track=true&top=5") as talk:
+            for step in range(3):
+                box = (40 + 4 * step, 30, 90 + 4 * step, 70)
+                talk.send(spotting.encoded(spotting.picture(example_photos[0], SIZE, box), "JPEG"))
+                (shown,) = json.loads(talk.recv(30))["answer"]["boxes"]
+                assert shown["track"] == 1
+                assert shown["box"][0] == pytest.approx(box[0], abs=2)
+    assert refused(service, "/v1/frames?smooth=true")[0] == 422
+
+
 def test_frames_that_come_meanwhile_are_dropped_and_counted(service: ServiceProcess, frame: bytes) -> None:
     sent = 60
     with connect(service) as talk:

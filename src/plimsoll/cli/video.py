@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 _PANEL = "Video"
 _BEHIND = "person"
 _LISTED = "cameras and addresses are not opened from a list; name it on the command line"
-_USUAL_THRESHOLD = 0.5
-"""From which score on a frame counts where neither --threshold nor the Spec says."""
 
 Sample = Annotated[
     str | None,
@@ -265,7 +263,7 @@ class ClipAnswers:
 
 def _moderation(options: VideoOptions, predictor: Predictor, threshold: float | None) -> Moderation | None:
     """Return what gives a clip one answer, if that was asked for; raises InputError where it can't."""
-    from plimsoll.inference.video.moderation import Moderation, Rule
+    from plimsoll.inference.video.moderation import USUAL_THRESHOLD, Moderation, Rule
 
     if options.clip_score is None:
         if options.early_exit or options.thumbnails is not None:
@@ -279,7 +277,7 @@ def _moderation(options: VideoOptions, predictor: Predictor, threshold: float | 
     limit = predictor.task.threshold if threshold is None else threshold
     return Moderation(
         Rule.parse(options.clip_score),
-        _USUAL_THRESHOLD if limit is None else limit,
+        USUAL_THRESHOLD if limit is None else limit,
         thumbnails=options.thumbnails,
         early_exit=options.early_exit,
     )

@@ -17,12 +17,14 @@ class Box:
     score: float
     corners: tuple[float, float, float, float]
     """Left, top, right, bottom in pixels of the picture as it was sent."""
+    track: int | None = None
+    """The object's number in its clip, where that was asked for."""
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Self:
         """Read a box as the service writes it."""
         left, top, right, bottom = map(float, data["box"])
-        return cls(str(data["label"]), float(data["score"]), (left, top, right, bottom))
+        return cls(str(data["label"]), float(data["score"]), (left, top, right, bottom), data.get("track"))
 
 
 @dataclass(frozen=True)

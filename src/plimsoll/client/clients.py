@@ -14,7 +14,7 @@ from typing import Self, TypeVar, Unpack, overload
 from plimsoll.client import transport
 from plimsoll.client.answers import Answer, FrameResult, ModelInfo, Result
 from plimsoll.client.errors import ServiceError
-from plimsoll.client.exchange import AttemptError, Call, Exchange, PredictOptions, Reply
+from plimsoll.client.exchange import AttemptError, Call, ClipOptions, Exchange, PredictOptions, Reply
 from plimsoll.client.prediction import (
     TOO_LARGE,
     Batcher,
@@ -105,12 +105,11 @@ class Client:
             stop.set()
             pool.shutdown(cancel_futures=True)  # waits for what is already out, so that no thread outlives its client
 
-    def predict_clip(
-        self, clip: Picture, *, sample: str = "all", **options: Unpack[PredictOptions]
-    ) -> list[FrameResult]:
+    def predict_clip(self, clip: Picture, *, sample: str = "all", **options: Unpack[ClipOptions]) -> list[FrameResult]:
         """Answer the frames of a clip that `sample` chooses: `all`, `every=N`, `seconds=S`, `keyframes` or `scenes`.
 
-        A frame that gets no answer is a FrameResult with an error, and so is, as the last one, what is wrong with a
+        With `clip_score` there is one result, whose `answer.row` has the clip's score and segments. A frame that gets
+        no answer is a FrameResult with an error, and so is, as the last one, what is wrong with a
         clip of which some frames could be read. Raises RejectedError for one of which none could.
         """
         upload = prepare_upload(clip, 0)
@@ -247,7 +246,7 @@ class AsyncClient:
             await asyncio.gather(*waiting, return_exceptions=True)
 
     async def predict_clip(
-        self, clip: Picture, *, sample: str = "all", **options: Unpack[PredictOptions]
+        self, clip: Picture, *, sample: str = "all", **options: Unpack[ClipOptions]
     ) -> list[FrameResult]:
         """Answer the frames of a clip; as `Client.predict_clip`."""
         upload = await asyncio.to_thread(prepare_upload, clip, 0)

@@ -52,6 +52,19 @@ class PredictOptions(TypedDict, total=False):
     has given up."""
 
 
+class ClipOptions(PredictOptions, total=False):
+    """What a caller may set for a clip."""
+
+    track: bool
+    """Number the objects: boxes get a `track`."""
+    smooth: bool
+    """Take the tremble out of points."""
+    clip_score: str | None
+    """`worst`, `nth=N` or `share=5%`: one result, with the clip's score and segments."""
+    early_exit: bool
+    """With `clip_score`: read no more of a clip that is flagged."""
+
+
 @dataclass(frozen=True)
 class Call:
     """An HTTP request, ready to be sent as often as it takes."""

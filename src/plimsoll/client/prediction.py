@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from plimsoll.client.answers import Answer, FrameResult, ModelInfo, Result
 from plimsoll.client.errors import ItemError, ServiceError
-from plimsoll.client.exchange import Call, PredictOptions, Reply
+from plimsoll.client.exchange import Call, ClipOptions, PredictOptions, Reply
 from plimsoll.errors import InputError
 
 REQUEST_BYTES = 8 * 1024 * 1024
@@ -162,13 +162,16 @@ class PredictionRequest:
         ]
 
 
-def clip_call(clip: Upload, sample: str, options: PredictOptions) -> Call:
+def clip_call(clip: Upload, sample: str, options: ClipOptions) -> Call:
     """Return the HTTP request for a clip; raises ItemError for one that can't be read."""
     data = clip.read()
     if isinstance(data, ItemError):
         raise data
     headers = {"content-type": "application/octet-stream", "accept": "application/x-ndjson"}
-    return Call("POST", "/v1/predict/clip", {**_params(options), "sample": sample}, headers, data)
+    given: Mapping[str, Any] = options
+    more = {name: "true" for name in ("track", "smooth", "early_exit") if given.get(name)}
+    rule = {"clip_score": str(given["clip_score"])} if given.get("clip_score") else {}
+    return Call("POST", "/v1/predict/clip", {**_params(options), **more, **rule, "sample": sample}, headers, data)
 
 
 def read_frames(reply: Reply, name: str) -> list[FrameResult]:

@@ -4,6 +4,7 @@ source    what a clip is read from, and which containers, codecs and protocols m
 clip      `Clip`: its frames, within limits; the newest ones of a live source
 sampling  `Sampling`: which frames are answered; where scenes begin
 answers   `predict_clip`: frames and pictures in one stream of answers; `Follower`: what is made of a clip's answers
+rows      `RowFollower`: the same of rows, for a service
 tracking  `Tracker`: numbers that objects keep; `assignment`: which box belongs to which track
 smoothing `OneEuro`: points that don't tremble
 moderation one answer to a whole clip

@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from plimsoll.errors import BackendMissingError, InputError, PlimsollError
 from plimsoll.inference.stream import Prediction
@@ -23,6 +23,8 @@ from plimsoll.tasks.landmarks import LandmarksTask, Points
 if TYPE_CHECKING:
     from plimsoll.inference.predictor import Predictor
     from plimsoll.preprocessing import PixelArray
+    from plimsoll.spec import Spec
+    from plimsoll.tasks import Answer, Task
 
 _MEMORY = 384 << 20
 """Bytes of frames that are under way at once, at most."""
@@ -162,6 +164,14 @@ def predict_clip(
         yield from answer_items(predictor, opened, threshold=threshold, live=opened.live)
 
 
+class _Described(Protocol):
+    @property
+    def spec(self) -> Spec: ...
+
+    @property
+    def task(self) -> Task: ...
+
+
 class Follower:
     """Makes of the answers to single frames those to a clip: objects have numbers, points don't tremble.
 
@@ -169,8 +179,9 @@ class Follower:
     """
 
     def __init__(
-        self, predictor: Predictor, threshold: float | None, *, track: bool = False, smooth: bool = False
+        self, predictor: _Described, threshold: float | None, *, track: bool = False, smooth: bool = False
     ) -> None:
+        """Take what answers; raises InputError where its task has no boxes to track, or no points to smooth."""
         task = predictor.task
         if track and not isinstance(task, DetectTask):
             raise InputError(f"tracking needs boxes; the task of {predictor.spec.name} is {predictor.spec.output.task}")
@@ -196,15 +207,18 @@ class Follower:
         if frame is not None and frame.clip != self._clip:
             self._clip = frame.clip
             self._begin()
-        if self._track and isinstance(answer, Detection):
-            if frame is not None:
-                answer = self._tracker.update(answer, frame.time)
-                answer = self._smoother.update_boxes(answer, frame.time) if self._smooth else answer
-            else:
-                answer = Detection(tuple(box for box in answer.boxes if box.score >= self._confidence))
-        elif self._smooth and frame is not None and isinstance(answer, Points):
-            answer = self._smoother.update(answer, frame.time)
+        if answer is not None and frame is not None:
+            answer = self.follow(answer, frame.time)
+        elif self._track and isinstance(answer, Detection):
+            answer = Detection(tuple(box for box in answer.boxes if box.score >= self._confidence))
         return replace(answered, prediction=replace(answered.prediction, answer=answer))
+
+    def follow(self, answer: Answer, time: float) -> Answer:
+        """Return the answer to the next frame of a clip; `time` is in seconds and grows."""
+        if self._track and isinstance(answer, Detection):
+            answer = self._tracker.update(answer, time)
+            return self._smoother.update_boxes(answer, time) if self._smooth else answer
+        return self._smoother.update(answer, time) if self._smooth and isinstance(answer, Points) else answer
 
 
 class _Room:

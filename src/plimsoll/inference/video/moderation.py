@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import heapq
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from plimsoll.inference.video.clip import VideoFrame
     from plimsoll.preprocessing import ImageGeometry
 
+USUAL_THRESHOLD = 0.5
+"""From which score on a frame counts where neither the user nor the Spec says."""
 _GAP_S = 1.0
 """Segments so close to each other are one."""
 _FORMS = ("worst", "nth=N", "share=PERCENT")
@@ -138,21 +140,77 @@ class ClipTask(Task):
         return dict.fromkeys(ClipScore(0.0, False, Rule(), None, None, 0, 0.0, False, ()).row())
 
 
-@dataclass
-class _State:
-    """What is known of the clip so far."""
+class ClipScorer:
+    """Gathers the scores of one clip's frames, and gives the clip's."""
 
-    path: str
-    last: VideoFrame | None = None
-    last_score: float = 0.0
-    step: float = 0.0
-    frames: int = 0
-    flagged_s: float = 0.0
-    duration: float = 0.0
-    worst: list[tuple[float, int, float, Any]] = field(default_factory=list)
-    """The worst frames, a heap: score, number (negative, so that of equal ones the first counts), time, thumbnail."""
-    segments: list[Segment] = field(default_factory=list)
-    stopped: bool = False
+    def __init__(self, rule: Rule, threshold: float, *, early_exit: bool = False, length: float | None = None) -> None:
+        """`length` is the clip's in seconds, where it is known: by it a share is sure before the end."""
+        self._rule, self._threshold, self._early, self._length = rule, threshold, early_exit, length
+        self._count = int(rule.value) if rule.kind == "nth" else 1
+        self.stopped = False
+        """Whether it is flagged already, and the rest may be left out."""
+        self.last: int | None = None
+        """The number of the last frame."""
+        self._last_time = self._last_score = self._step = self._flagged_s = self._duration = 0.0
+        self._frames = 0
+        # The worst frames, a heap: score, number (negative, so that of equal ones the first counts), time, thumbnail.
+        self._worst: list[tuple[float, int, float, Any]] = []
+        self._segments: list[Segment] = []
+
+    def add(self, score: float, number: int, time: float, thumbnail: Callable[[], Any] = lambda: None) -> None:
+        """Take the next frame's score; `thumbnail` is called where it is among the worst so far."""
+        if self.last is not None:
+            self._step = time - self._last_time
+            self._account(self._step)
+        self.last, self._last_time, self._last_score, self._frames = number, time, score, self._frames + 1
+        entry = score, -number, time
+        if len(self._worst) < self._count:
+            heapq.heappush(self._worst, (*entry, thumbnail()))
+        elif entry > self._worst[0][:3]:
+            heapq.heapreplace(self._worst, (*entry, thumbnail()))
+        self.stopped = self._early and self._is_flagged()
+
+    def _account(self, seconds: float) -> None:
+        """Let the last frame stand for so many seconds."""
+        start, end = self._last_time, self._last_time + seconds
+        self._duration += seconds
+        if self._last_score < self._threshold:
+            return
+        self._flagged_s += seconds
+        if self._segments and start - self._segments[-1].end <= _GAP_S:
+            before = self._segments[-1]
+            self._segments[-1] = Segment(before.start, end, max(before.score, self._last_score))
+        else:
+            self._segments.append(Segment(start, end, self._last_score))
+
+    def _is_flagged(self) -> bool:
+        if self._rule.kind == "share":
+            return bool(self._length) and self._flagged_s >= self._rule.value * (self._length or 0.0)
+        return len(self._worst) == self._count and self._worst[0][0] >= self._threshold
+
+    def finished(self) -> tuple[ClipScore, list[tuple[float, Any]]]:
+        """Return the clip's answer, and of the worst frames, worst first, the times and thumbnails; to be called
+        once."""
+        if self.last is not None:
+            self._account(self._step)  # The last frame is shown as long as the one before it.
+        worst = sorted(self._worst, key=lambda entry: entry[:3], reverse=True)
+        nth = worst[-1] if len(worst) == self._count else None
+        decided = nth or (worst[-1] if worst else None)
+        share = self._flagged_s / self._duration if self._duration else float(self._last_score >= self._threshold)
+        score = share if self._rule.kind == "share" else (nth[0] if nth else 0.0)
+        limit = self._rule.value if self._rule.kind == "share" else self._threshold
+        answer = ClipScore(
+            score,
+            self.stopped or (self._frames > 0 and score >= limit),
+            self._rule,
+            None if decided is None else -decided[1],
+            None if decided is None else decided[2],
+            self._frames,
+            self._duration,
+            self.stopped,
+            tuple(self._segments),
+        )
+        return answer, [(time, image) for _, _, time, image in worst]
 
 
 class Moderation:
@@ -167,97 +225,48 @@ class Moderation:
     ) -> None:
         self._rule, self._threshold, self._early = rule, threshold, early_exit
         self._folder = thumbnails
-        self._count = int(rule.value) if rule.kind == "nth" else 1
         self._names = FrameNames()
 
     def run(self, answered: Iterable[AnsweredFrame], reader: ClipReader) -> Iterator[Prediction]:
         """Yield a prediction for each clip and picture once its frames are through."""
-        state: _State | None = None
+        path, scorer = "", None
         for item in answered:
             prediction, frame = item.prediction, item.frame
-            if state is not None and (
-                prediction.path != state.path or (frame is not None and not self._goes_on(state, frame))
-            ):
-                yield self._finished(state)
-                state = None
+            # The same clip may be read once more.
+            goes_on = frame is None or scorer is None or scorer.last is None or frame.number > scorer.last
+            if scorer is not None and (prediction.path != path or not goes_on):
+                yield self._finished(path, scorer)
+                scorer = None
             if frame is None:
-                yield self._of_picture(prediction, state)
-                state = None
+                yield self._of_picture(prediction, scorer)
+                scorer = None
                 continue
-            state = state or _State(frame.clip)
-            if not state.stopped:
-                self._add(state, item, frame, reader.durations.get(frame.clip))
-                if state.stopped:
+            if scorer is None:
+                path, length = frame.clip, reader.durations.get(frame.clip)
+                scorer = ClipScorer(self._rule, self._threshold, early_exit=self._early, length=length)
+            if not scorer.stopped:
+                self._add(scorer, item, frame)
+                if scorer.stopped:
                     reader.skip(frame.clip)
-        if state is not None:
-            yield self._finished(state)
+        if scorer is not None:
+            yield self._finished(path, scorer)
 
-    def _goes_on(self, state: _State, frame: VideoFrame) -> bool:
-        """Tell whether a frame belongs to the clip before it, not to the same clip read once more."""
-        return state.last is None or frame.number > state.last.number
-
-    def _add(self, state: _State, item: AnsweredFrame, frame: VideoFrame, length: float | None) -> None:
+    def _add(self, scorer: ClipScorer, item: AnsweredFrame, frame: VideoFrame) -> None:
         if item.prediction.answer is None:
             logging.getLogger("plimsoll").warning("%s: frame %s: %s", frame.clip, frame.number, item.prediction.error)
             return
         score = item.prediction.answer.severity()
-        if state.last is not None:
-            state.step = frame.time - state.last.time
-            self._account(state, state.step)
-        state.last, state.last_score, state.frames = frame, score, state.frames + 1
-        entry = score, -frame.number, frame.time
-        if len(state.worst) < self._count:
-            heapq.heappush(state.worst, (*entry, self._thumbnail(frame)))
-        elif entry > state.worst[0][:3]:
-            heapq.heapreplace(state.worst, (*entry, self._thumbnail(frame)))
-        state.stopped = self._early and self._is_flagged(state, length)
+        scorer.add(score, frame.number, frame.time, lambda: self._thumbnail(frame))
 
-    def _account(self, state: _State, seconds: float) -> None:
-        """Let the last frame stand for so many seconds."""
-        assert state.last is not None  # noqa: S101 - called behind a frame
-        start, end = state.last.time, state.last.time + seconds
-        state.duration += seconds
-        if state.last_score < self._threshold:
-            return
-        state.flagged_s += seconds
-        if state.segments and start - state.segments[-1].end <= _GAP_S:
-            before = state.segments[-1]
-            state.segments[-1] = Segment(before.start, end, max(before.score, state.last_score))
-        else:
-            state.segments.append(Segment(start, end, state.last_score))
+    def _finished(self, path: str, scorer: ClipScorer, error: str | None = None) -> Prediction:
+        answer, worst = scorer.finished()
+        written = tuple(self._write(path, time, image) for time, image in worst if image is not None)
+        return Prediction(path, replace(answer, thumbnails=written), error)
 
-    def _is_flagged(self, state: _State, length: float | None) -> bool:
-        if self._rule.kind == "share":
-            return bool(length) and state.flagged_s >= self._rule.value * (length or 0.0)
-        return len(state.worst) == self._count and state.worst[0][0] >= self._threshold
-
-    def _finished(self, state: _State, error: str | None = None) -> Prediction:
-        if state.last is not None:
-            self._account(state, state.step)  # The last frame is shown as long as the one before it.
-        worst = sorted(state.worst, key=lambda entry: entry[:3], reverse=True)
-        nth = worst[-1] if len(worst) == self._count else None
-        decided = nth or (worst[-1] if worst else None)
-        share = state.flagged_s / state.duration if state.duration else float(state.last_score >= self._threshold)
-        score = share if self._rule.kind == "share" else (nth[0] if nth else 0.0)
-        limit = self._rule.value if self._rule.kind == "share" else self._threshold
-        answer = ClipScore(
-            score,
-            state.stopped or (state.frames > 0 and score >= limit),
-            self._rule,
-            None if decided is None else -decided[1],
-            None if decided is None else decided[2],
-            state.frames,
-            state.duration,
-            state.stopped,
-            tuple(state.segments),
-            tuple(self._write(state.path, at, image) for _, _, at, image in worst if image is not None),
-        )
-        return Prediction(state.path, answer, error)
-
-    def _of_picture(self, prediction: Prediction, state: _State | None) -> Prediction:
+    def _of_picture(self, prediction: Prediction, scorer: ClipScorer | None) -> Prediction:
         """Return a picture as a clip of one frame, or what could be read of a clip with the error at its end."""
         if prediction.error is not None:
-            return self._finished(state, prediction.error) if state is not None else prediction
+            return self._finished(prediction.path, scorer, prediction.error) if scorer is not None else prediction
         assert prediction.answer is not None  # noqa: S101 - it has no error
         score = prediction.answer.severity()
         flagged = score >= self._threshold

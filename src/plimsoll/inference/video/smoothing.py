@@ -74,7 +74,7 @@ class PointSmoother:
         """Return a frame's points, smoothed; none stay none."""
         if not points.points:
             return points
-        return Points(self._smoothed(points.points, None, time), points.presence)
+        return replace(points, points=self._smoothed(points.points, None, time))
 
     def update_boxes(self, detection: Detection, time: float) -> Detection:
         """Return a frame's boxes, the points in those that have a track smoothed."""

@@ -26,6 +26,8 @@ _FIRST_STAGE, _SECOND_STAGE = 0.2, 0.4
 """Least overlap of a box with a track's expected place."""
 _LOST_S = 1.5
 """A track that has no box for so long ends."""
+_MOST_TRACKS = 1000
+"""Objects beyond are not followed: what a frame costs is limited, whatever it shows."""
 _CONFIRMED = 2
 """A track has a number from its second box on: a box that comes up once is no object."""
 _POSITION_GAIN, _SPEED_GAIN = 0.75, 0.25
@@ -105,7 +107,7 @@ class Tracker:
         left, sure = self._match(confirmed, sure, boxes, corners, time, _FIRST_STAGE, owners)
         self._match(left, unsure, boxes, corners, time, _SECOND_STAGE, owners)
         _, sure = self._match(fresh, sure, boxes, corners, time, _FIRST_STAGE, owners)
-        for index in sure:
+        for index in sure[: max(_MOST_TRACKS - len(self._tracks), 0)]:
             owners[index] = track = _Track(boxes[index].box, boxes[index].label, time)
             if not self._began:
                 self._confirm(track)

@@ -26,6 +26,14 @@ class DetectedBox(ReplyModel):
     box: list[float] = Field(
         description="x0, y0, x1, y1 in pixels of the picture as it was sent.", min_length=4, max_length=4
     )
+    points: list[list[float]] | None = Field(
+        None, description="x, y (and a third value) each; absent where the model gives none."
+    )
+    mask: dict[str, Any] | None = Field(None, description="The object's pixels; absent where the model gives none.")
+    corners: list[list[float]] | None = Field(None, description="Of a turned box, its four corners; else absent.")
+    track: int | None = Field(
+        None, description="With `track`: the object's number, from 1; null for what was seen once so far."
+    )
 
 
 class DetectAnswer(ReplyModel):
@@ -61,6 +69,28 @@ class TensorAnswer(ReplyModel):
     outputs: dict[str, Any]
 
 
+class ClipSegment(ReplyModel):
+    """A part of a clip whose frames reach the threshold."""
+
+    start: float
+    end: float = Field(description="Seconds since the clip began.")
+    score: float = Field(description="Of its worst frame.")
+
+
+class ClipScoreAnswer(ReplyModel):
+    """Of a whole clip, with `clip_score`."""
+
+    score: float = Field(description="By the rule: a frame's score, or the share of time that reaches the threshold.")
+    flagged: bool
+    rule: str = Field(description="`worst`, `nth=N` or `share=S`.")
+    frame: int | None = Field(description="The frame that decided; of a share, the worst one.")
+    time: float | None
+    frames: int = Field(description="How many were answered.")
+    duration: float = Field(description="Seconds that they stand for.")
+    stopped: bool = Field(description="Whether the rest was left out, with `early_exit`.")
+    segments: list[ClipSegment]
+
+
 Row = ClassifyAnswer | DetectAnswer | LandmarksAnswer | SegmentAnswer | TextAnswer | TensorAnswer | None
 
 
@@ -93,9 +123,12 @@ class StreamedResult(PictureResult):
 
 
 class ClipResult(PictureResult):
-    """What came of a frame of a clip; or, as the last row, what is wrong with the clip."""
+    """What came of a frame of a clip; or, as the last row, what is wrong with the clip; or the clip's score."""
 
-    frame: int | None = Field(description="Which frame of the clip, from 0; null where the error is the clip's.")
+    answer: Annotated[Any, DescribedAs(Row | ClipScoreAnswer)]
+    frame: int | None = Field(
+        description="Which frame of the clip, from 0; null where the answer, or the error, is the clip's."
+    )
     time: float | None = Field(description="Seconds since the clip began.")
     model: str
     version: str

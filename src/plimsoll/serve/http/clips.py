@@ -7,14 +7,12 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from plimsoll.errors import InputError
-from plimsoll.inference.video.sampling import Sampling
 from plimsoll.serve import clips
 from plimsoll.serve.clips import ClipFrame, ClipSettings
 from plimsoll.serve.http import streaming
@@ -33,8 +31,9 @@ from plimsoll.serve.http.endpoints import (
     errors,
     ok,
 )
-from plimsoll.serve.http.predict import PredictOptions, option_parameters, query_options
-from plimsoll.serve.messages import InferenceResult, Problem, RequestError
+from plimsoll.serve.http.following import ClipOptions, Following, Scoring, check_sampling
+from plimsoll.serve.http.predict import option_parameters, query_options
+from plimsoll.serve.messages import InferenceResult, Problem, RequestError, RequestOptions
 from plimsoll.serve.pipeline import longest
 from plimsoll.serve.request import RequestContext
 from plimsoll.serve.service import ServedModel, Service
@@ -44,14 +43,6 @@ _UNDER_WAY_BYTES = 64 * 1024 * 1024
 _RETRY_S = 0.2
 _BUSY_S = 5.0
 _EXPECTED = "Send the bytes of a clip (video/mp4 …), or one part named `file`."
-
-
-class ClipOptions(PredictOptions):
-    """What is asked for besides the clip, in the query."""
-
-    sample: str = Field(
-        "all", max_length=100, description="Which frames: `all`, `every=N`, `seconds=S`, `keyframes` or `scenes`."
-    )
 
 
 _ERRORS = {
@@ -76,14 +67,14 @@ def endpoints(service: Service) -> list[Endpoint]:
     async def predict_clip(request: Request) -> Response:
         form = streaming.form_of(request.headers.get("accept", "")) or streaming.LINES
         options = query_options(ClipOptions, request.query_params)
-        _check_sampling(options.sample)
-        model = service.choose(options.model)
+        check_sampling(options.sample)
+        context = context_of(request)
+        work = _Work(service.choose(options.model), options, context)
+        context.model = work.model.name
         with contextlib.ExitStack() as stack:
             stack.enter_context(places.taken())
-            name, data = await _read(request, service)
-            context = context_of(request)
-            context.model = model.name
-            rows = _answered(model, (name, data), options, settings, context)
+            work.name, data = await _read(request, service)
+            rows = _answered(work, data, settings)
             response = await while_connected(request, streaming.response(form, rows))
             return _Placed(response, stack.pop_all())
 
@@ -143,53 +134,78 @@ async def _read(request: Request, service: Service) -> tuple[str | None, bytes]:
     return name, data
 
 
-def _check_sampling(text: str) -> None:
-    try:
-        Sampling.parse(text)
-    except InputError as error:
-        raise RequestError(Problem("input", error.message, error.hint, 422)) from error
+@dataclass
+class _Work:
+    """A clip that is being answered."""
+
+    model: ServedModel
+    options: ClipOptions
+    context: RequestContext
+    name: str | None = None
+    waiting: deque[tuple[ClipFrame, asyncio.Task[InferenceResult]]] = field(default_factory=deque)
+
+    def __post_init__(self) -> None:
+        """Raises RequestError where the model's task has none of what is asked for."""
+        rule = self.options.clip_score
+        self.following = Following(self.model, self.options)
+        self.scoring = None if rule is None else Scoring(self.model, self.options, rule)
+
+    def begin(self, frame: ClipFrame) -> None:
+        """Send a frame to the workers."""
+        answer = _answer(self.model, frame, self.following.options)
+        self.waiting.append((frame, asyncio.ensure_future(answer)))
+
+    async def oldest(self) -> list[ClipResult]:
+        """Wait for the oldest frame under way; return its row, or none where the clip has one answer."""
+        frame, task = self.waiting.popleft()
+        result = await self.following.update(await task, frame.time)
+        self.context.pictures += 1
+        self.context.milliseconds = [longest([*self.context.milliseconds, result.milliseconds])]
+        if self.scoring is None:
+            return [_row(self.name, self.model, frame, result)]
+        self.scoring.add(frame.number, frame.time, result)
+        return []
+
+    @property
+    def decided(self) -> bool:
+        """Whether the rest of the clip may be left out."""
+        return self.scoring is not None and self.scoring.stopped
+
+    def end(self, problem: Problem | None) -> list[ClipResult]:
+        """Return the row of the clip itself, if there is one; raises RequestError where no frame could be read."""
+        if not self.context.pictures:
+            raise RequestError(problem or Problem("image", "the clip has no frames", status=415))
+        if self.scoring is not None:
+            return [_row(self.name, self.model, None, self.scoring.finished(problem))]
+        return [_row(self.name, self.model, None, InferenceResult(None, problem))] if problem is not None else []
 
 
-async def _answered(
-    model: ServedModel,
-    clip: tuple[str | None, bytes],
-    options: ClipOptions,
-    settings: ClipSettings,
-    context: RequestContext,
-) -> AsyncGenerator[ClipResult]:
-    """Yield the answers to a clip's frames in order; frames are under way while those before them are waited for.
+async def _answered(work: _Work, data: bytes, settings: ClipSettings) -> AsyncGenerator[ClipResult]:
+    """Yield the answers to a clip's frames in order, or one of the clip; frames are under way while those before them
+    are waited for.
 
     Raises RequestError for a clip of which no frame can be read; what is wrong with it later is a row.
     """
-    name, data = clip
-    waiting: deque[tuple[ClipFrame, asyncio.Task[InferenceResult]]] = deque()
-
-    async def oldest() -> ClipResult:
-        frame, task = waiting.popleft()
-        result = await task
-        context.pictures += 1
-        context.milliseconds = [longest([*context.milliseconds, result.milliseconds])]
-        return _row(name, model, frame, result)
-
+    problem: Problem | None = None
     try:
-        async with clips.decoded(data, options.sample, settings) as frames:
+        async with clips.decoded(data, work.options.sample, settings) as frames:
             async for frame in frames:
                 if isinstance(frame, Problem):
-                    while waiting:
-                        yield await oldest()
-                    if not context.pictures:
-                        raise RequestError(frame)
-                    yield _row(name, model, None, InferenceResult(None, frame))
+                    problem = frame
                     break
-                while len(waiting) >= _depth(model, frame):
-                    yield await oldest()
-                waiting.append((frame, asyncio.ensure_future(_answer(model, frame, options))))
-            while waiting:
-                yield await oldest()
-        if not context.pictures:
-            raise RequestError(Problem("image", "the clip has no frames", status=415))
+                while len(work.waiting) >= _depth(work.model, frame):
+                    for row in await work.oldest():
+                        yield row
+                if work.decided:
+                    break
+                work.begin(frame)
+            while work.waiting and not work.decided:
+                for row in await work.oldest():
+                    yield row
+        for row in work.end(problem):
+            yield row
     finally:
-        for _, task in waiting:
+        for _, task in work.waiting:
             task.cancel()
 
 
@@ -199,14 +215,13 @@ def _depth(model: ServedModel, frame: ClipFrame) -> int:
     return max(1, min(len(model.workers) + 1, fitting))
 
 
-async def _answer(model: ServedModel, frame: ClipFrame, options: ClipOptions) -> InferenceResult:
+async def _answer(model: ServedModel, frame: ClipFrame, options: RequestOptions) -> InferenceResult:
     """Return what came of a frame; where there is no room for it, it waits as long as it may wait for an answer."""
-    request_options = options.options()
     clock = asyncio.get_running_loop().time
-    end = clock() + (request_options.timeout or model.timeout)
+    end = clock() + (options.timeout or model.timeout)
     while True:
         try:
-            return (await model.predict([frame.pixels], request_options))[0]
+            return (await model.predict([frame.pixels], options))[0]
         except RequestError as error:
             if error.problem.kind != "overloaded" or clock() > end:
                 return InferenceResult(None, error.problem)
@@ -240,7 +255,8 @@ def _description(service: Service) -> Description:
         ],
         "MP4, MOV, Matroska, WebM, AVI, MPEG, FLV and Ogg are read. Positions are in pixels of the upright frame. A "
         "clip that is damaged, or longer than this service reads, has an answer for each frame until there, and then "
-        f"a row whose `frame` is null. At most {settings.max_seconds:g} s, {settings.max_frames:,} frames of "
+        "a row whose `frame` is null. With `clip_score` a single row has the clip's score and segments. At most "
+        f"{settings.max_seconds:g} s, {settings.max_frames:,} frames of "
         f"{settings.max_megapixels:g} megapixels are read; {settings.at_once} clips are answered at once.",
         option_parameters(ClipOptions, names),
         [

@@ -7,6 +7,7 @@ less than one to the next.
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import aclosing
 
 from starlette.datastructures import QueryParams
@@ -25,7 +26,8 @@ from plimsoll.serve.http.endpoints import (
     Reply,
     errors,
 )
-from plimsoll.serve.http.predict import PredictOptions, option_parameters, query_options
+from plimsoll.serve.http.following import Following, FrameOptions
+from plimsoll.serve.http.predict import option_parameters, query_options
 from plimsoll.serve.http.sockets import POLICY, Socket
 from plimsoll.serve.messages import InferenceResult, Problem, RequestError, whole_seconds
 from plimsoll.serve.service import Service
@@ -49,15 +51,15 @@ def endpoints(service: Service) -> list[Endpoint]:
     open_sockets: set[Socket] = set()
 
     async def talk(socket: Socket) -> None:
-        options = query_options(PredictOptions, QueryParams(socket.scope["query_string"]))
-        service.find(options.model)
+        options = query_options(FrameOptions, QueryParams(socket.scope["query_string"]))
+        following = Following(service.find(options.model), options)
         if len(open_sockets) >= settings.connections:
             message = f"{len(open_sockets)} connections send frames, and no more do at once"
             raise RequestError(Problem("overloaded", message, "Try again later.", 503, _BUSY_S))
         open_sockets.add(socket)
         try:
             await socket.accept()
-            await _Conversation(service, socket, options).run(settings.idle_timeout)
+            await _Conversation(service, socket, options, following).run(settings.idle_timeout)
         finally:
             open_sockets.discard(socket)
 
@@ -74,8 +76,9 @@ def endpoints(service: Service) -> list[Endpoint]:
 class _Conversation:
     """What goes to and fro on a connection."""
 
-    def __init__(self, service: Service, socket: Socket, options: PredictOptions) -> None:
+    def __init__(self, service: Service, socket: Socket, options: FrameOptions, following: Following) -> None:
         self._service, self._socket, self._options = service, socket, options
+        self._following = following
         self._dropped = 0
 
     async def run(self, idle_timeout: float) -> None:
@@ -90,13 +93,13 @@ class _Conversation:
                     else:
                         if under_way is not None:
                             under_way.result()
-                        under_way = asyncio.ensure_future(self._answer(number, data))
+                        under_way = asyncio.ensure_future(self._answer(number, data, time.monotonic()))
                     number += 1
         finally:
             if under_way is not None:
                 under_way.cancel()
 
-    async def _answer(self, number: int, data: bytes) -> None:
+    async def _answer(self, number: int, data: bytes, arrived: float) -> None:
         socket, context = self._socket, self._socket.context
         model = self._service.find(self._options.model)
         result: InferenceResult
@@ -104,7 +107,10 @@ class _Conversation:
             admission = await socket.admit()
             model = self._service.choose(self._options.model)
             context.model = model.name
-            (result,) = await model.predict([data], self._options.options())
+            if model.version != self._following.version:
+                self._following = Following(model, self._options)
+            (result,) = await model.predict([data], self._following.options)
+            result = await self._following.update(result, arrived)
             context.pictures += 1
             context.milliseconds = [result.milliseconds]
             admission.settle(1)
@@ -141,6 +147,7 @@ def _description(service: Service) -> Description:
         "A WebSocket (RFC 6455). Each binary message is a picture's file, and has an answer as a text of JSON. One is "
         "under way; those that come meanwhile are dropped, and counted in `dropped`. Browsers, which can't send "
         'headers, give a key as a subprotocol: `new WebSocket(url, ["plimsoll", "key.KEY"])`. Pages of other origins '
-        f"are refused. A message has at most {settings.max_frame_bytes:,} bytes.",
-        option_parameters(PredictOptions, names),
+        "are refused. With `track` the objects of a connection keep their numbers, and `smooth` steadies its points. "
+        f"A message has at most {settings.max_frame_bytes:,} bytes.",
+        option_parameters(FrameOptions, names),
     )
