@@ -73,7 +73,10 @@ def golden_answers(
         others = ((data, answer(data, lowered(confidence))) for data in candidates)
         answered += [*islice((pair for pair in others if not pair[1].boxes), 1)]
     elif not any(given.boxes for _, given in answered):
-        _log.warning("the cascade finds nothing in the golden pictures: `verify` compares no answer of the whole")
+        _log.warning(
+            "the cascade finds nothing in the golden pictures: `verify` compares no answer of the whole. Give pictures"
+            " that show what it finds with --images, or to ship --golden-from-images"
+        )
     golden, contents = list[WholeAnswer](), dict[str, Content]()
     for number, (data, given) in enumerate(answered, 1):
         stem, kind = f"golden/{number}", sniff(data)

@@ -69,12 +69,12 @@ def endpoints(service: Service) -> list[Endpoint]:
         options = query_options(ClipOptions, request.query_params)
         check_sampling(options.sample)
         context = context_of(request)
-        work = _Work(service.choose(options.model), options, context)
-        context.model = work.model.name
+        clip = _ClipInProgress(service.choose(options.model), options, context)
+        context.model = clip.model.name
         with contextlib.ExitStack() as stack:
             stack.enter_context(places.taken())
-            work.name, data = await _read(request, service)
-            rows = _answered(work, data, settings)
+            clip.name, data = await _read(request, service)
+            rows = _answered(clip, data, settings)
             response = await while_connected(request, streaming.response(form, rows))
             return _Placed(response, stack.pop_all())
 
@@ -135,7 +135,7 @@ async def _read(request: Request, service: Service) -> tuple[str | None, bytes]:
 
 
 @dataclass
-class _Work:
+class _ClipInProgress:
     """A clip that is being answered."""
 
     model: ServedModel
@@ -180,7 +180,7 @@ class _Work:
         return [_row(self.name, self.model, None, InferenceResult(None, problem))] if problem is not None else []
 
 
-async def _answered(work: _Work, data: bytes, settings: ClipSettings) -> AsyncGenerator[ClipResult]:
+async def _answered(clip: _ClipInProgress, data: bytes, settings: ClipSettings) -> AsyncGenerator[ClipResult]:
     """Yield the answers to a clip's frames in order, or one of the clip; frames are under way while those before them
     are waited for.
 
@@ -188,24 +188,24 @@ async def _answered(work: _Work, data: bytes, settings: ClipSettings) -> AsyncGe
     """
     problem: Problem | None = None
     try:
-        async with clips.decoded(data, work.options.sample, settings) as frames:
+        async with clips.decoded(data, clip.options.sample, settings) as frames:
             async for frame in frames:
                 if isinstance(frame, Problem):
                     problem = frame
                     break
-                while len(work.waiting) >= _depth(work.model, frame):
-                    for row in await work.oldest():
+                while len(clip.waiting) >= _depth(clip.model, frame):
+                    for row in await clip.oldest():
                         yield row
-                if work.decided:
+                if clip.decided:
                     break
-                work.begin(frame)
-            while work.waiting and not work.decided:
-                for row in await work.oldest():
+                clip.begin(frame)
+            while clip.waiting and not clip.decided:
+                for row in await clip.oldest():
                     yield row
-        for row in work.end(problem):
+        for row in clip.end(problem):
             yield row
     finally:
-        for _, task in work.waiting:
+        for _, task in clip.waiting:
             task.cancel()
 
 

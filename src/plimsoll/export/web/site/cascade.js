@@ -51,9 +51,9 @@ export class Cascade {
     const whole = new Square(width / 2, height / 2, Math.max(width, height), 0);
     const corners = this.stages[0].sampling === "corners";
     const { output, outputs, geometry } = await this.run(0, () => (corners ? whole.cut(pixels, ...this.stages[0].size, { black: true }) : pixels), milliseconds);
-    const place = (x, y) => (corners ? whole.toPicture(x / geometry.inputWidth, y / geometry.inputHeight) : geometry.point(x, y));
+    const inPicture = (x, y) => (corners ? whole.toPicture(x / geometry.inputWidth, y / geometry.inputHeight) : geometry.point(x, y));
     return placedBoxes(output, outputs, threshold, inInput(geometry)).map(({ label, score, box: [x0, y0, x1, y1], points }) => ({
-      label, score, box: [...place(x0, y0), ...place(x1, y1)], points: (points ?? []).map(([x, y]) => place(x, y)),
+      label, score, box: [...inPicture(x0, y0), ...inPicture(x1, y1)], points: (points ?? []).map(([x, y]) => inPicture(x, y)),
     }));
   }
 
