@@ -23,9 +23,10 @@ RunHere = Callable[..., subprocess.CompletedProcess[bytes]]
 
 
 @pytest.fixture
-def run_here(monkeypatch: pytest.MonkeyPatch) -> RunHere:
+def run_here(monkeypatch: pytest.MonkeyPatch, jobs_here: None) -> RunHere:
     """Run `plimsoll ARGUMENTS` in this process, a second faster than a command: for what reads no standard input, gets
     no signal, and writes to files or to Python's streams. Runtimes stay loaded between calls."""
+    del jobs_here
     monkeypatch.setattr(host, "keep_memory_level", lambda: None)  # It would hold for all tests after this one.
 
     def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[bytes]:
@@ -73,5 +74,19 @@ def plimsoll(tmp_path: Path, nsfw_model_path: Path) -> Run:
             check=False,
             env={**os.environ, "COLUMNS": "120", **(env or {})},
         )
+
+    return run
+
+
+@pytest.fixture
+def plimsoll_here(run_here: RunHere, tmp_path: Path, nsfw_model_path: Path) -> Run:
+    """Run `plimsoll ARGUMENTS` in an empty folder, as `plimsoll` does, but in this process."""
+    del nsfw_model_path
+    work = tmp_path / "empty"
+
+    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        work.mkdir(exist_ok=True)
+        done = run_here(*arguments, cwd=work)
+        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
     return run

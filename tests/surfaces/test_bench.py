@@ -87,8 +87,8 @@ def test_a_server_that_can_not_keep_its_bound_exits_with_1(plimsoll: Run, few: l
         (["--vs", "open_nsfw@quick:quick"], "quick"),
     ],
 )
-def test_mistakes_are_reported(plimsoll: Run, few: list[str | Path], arguments: list[str], message: str) -> None:
-    done = plimsoll("bench", "open_nsfw", *few, *arguments)
+def test_mistakes_are_reported(plimsoll_here: Run, few: list[str | Path], arguments: list[str], message: str) -> None:
+    done = plimsoll_here("bench", "open_nsfw", *few, *arguments)
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr

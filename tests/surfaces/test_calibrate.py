@@ -58,24 +58,24 @@ def test_a_damaged_picture_and_a_missing_one_are_left_out(plimsoll: Run, tmp_pat
     ],
     ids=["neither", "both", "format", "missing", "no pictures", "missing picture", "no picture"],
 )
-def test_mistakes_are_reported(plimsoll: Run, tmp_path: Path, arguments: list[str], message: str) -> None:
-    done = plimsoll("calibrate", "open_nsfw", "--out", tmp_path / "table", *arguments)
+def test_mistakes_are_reported(plimsoll_here: Run, tmp_path: Path, arguments: list[str], message: str) -> None:
+    done = plimsoll_here("calibrate", "open_nsfw", "--out", tmp_path / "table", *arguments)
     assert done.returncode == 2
     assert message in done.stderr
     assert not (tmp_path / "table").exists()
 
 
-def test_a_spec_for_mnn(plimsoll: Run, tmp_path: Path) -> None:
-    done = plimsoll("spec", "export", "open_nsfw", "--for", "mnn", "--images", "my photos/")
+def test_a_spec_for_mnn(plimsoll_here: Run, tmp_path: Path) -> None:
+    done = plimsoll_here("spec", "export", "open_nsfw", "--for", "mnn", "--images", "my photos/")
     assert done.returncode == 0
     assert json.loads(done.stdout)["path"] == "my photos/"
     assert "JPEG" in done.stderr
-    quiet = plimsoll("--quiet", "spec", "export", "open_nsfw", "--for", "mnn", "--out", tmp_path / "mnn.json")
+    quiet = plimsoll_here("--quiet", "spec", "export", "open_nsfw", "--for", "mnn", "--out", tmp_path / "mnn.json")
     assert quiet.returncode == 0
     assert json.loads((tmp_path / "mnn.json").read_text())["width"] == 224
 
 
-def test_an_unknown_tool_is_named(plimsoll: Run) -> None:
-    done = plimsoll("spec", "export", "open_nsfw", "--for", "caffe")
+def test_an_unknown_tool_is_named(plimsoll_here: Run) -> None:
+    done = plimsoll_here("spec", "export", "open_nsfw", "--for", "caffe")
     assert done.returncode == 2
     assert "mnn" in done.stderr

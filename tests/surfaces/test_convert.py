@@ -43,8 +43,8 @@ def test_a_quantized_bundle_answers_nearly_like_the_network(
     assert 0 < apart < 0.05
 
 
-def test_what_is_calibrated_needs_pictures(plimsoll: Run, tmp_path: Path) -> None:
-    done = plimsoll("convert", "open_nsfw", "--target", "onnxruntime:cpu:int8", "--out", tmp_path / "x")
+def test_what_is_calibrated_needs_pictures(plimsoll_here: Run, tmp_path: Path) -> None:
+    done = plimsoll_here("convert", "open_nsfw", "--target", "onnxruntime:cpu:int8", "--out", tmp_path / "x")
     assert done.returncode == 2
     assert "--images" in done.stderr
     assert not (tmp_path / "x").exists()
@@ -60,9 +60,9 @@ def test_what_is_calibrated_needs_pictures(plimsoll: Run, tmp_path: Path) -> Non
     ],
 )
 def test_wrong_options_are_refused_with_the_choices(
-    plimsoll: Run, tmp_path: Path, options: list[str], message: str
+    plimsoll_here: Run, tmp_path: Path, options: list[str], message: str
 ) -> None:
-    done = plimsoll("convert", "open_nsfw", *options, "--out", tmp_path / "x")
+    done = plimsoll_here("convert", "open_nsfw", *options, "--out", tmp_path / "x")
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr

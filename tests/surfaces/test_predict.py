@@ -81,8 +81,8 @@ def test_python_gives_what_the_command_gives(plimsoll: Run, example_photos: list
     assert from_bytes == single[0]
 
 
-def test_a_row_has_exactly_these_keys(plimsoll: Run, example_photos: list[Path], awkward: Path) -> None:
-    good, bad = rows(plimsoll("predict", "open_nsfw", example_photos[0], awkward / "truncated.jpg").stdout)
+def test_a_row_has_exactly_these_keys(plimsoll_here: Run, example_photos: list[Path], awkward: Path) -> None:
+    good, bad = rows(plimsoll_here("predict", "open_nsfw", example_photos[0], awkward / "truncated.jpg").stdout)
     assert list(good) == list(bad) == ["path", "label", "score", "scores", "error"]
     scores = good["scores"]
     assert isinstance(scores, dict)
@@ -95,8 +95,8 @@ def test_a_row_has_exactly_these_keys(plimsoll: Run, example_photos: list[Path],
     assert "truncated" in str(bad["error"])
 
 
-def test_awkward_pictures_are_answered_or_are_rows_with_an_error(plimsoll: Run, awkward: Path) -> None:
-    done = plimsoll("predict", "open_nsfw", awkward)
+def test_awkward_pictures_are_answered_or_are_rows_with_an_error(plimsoll_here: Run, awkward: Path) -> None:
+    done = plimsoll_here("predict", "open_nsfw", awkward)
     assert done.returncode == 0
     errors = {Path(str(row["path"])).name: row["error"] for row in rows(done.stdout)}
     failed = {name for name, error in errors.items() if error is not None}
@@ -105,18 +105,18 @@ def test_awkward_pictures_are_answered_or_are_rows_with_an_error(plimsoll: Run, 
     assert "Traceback" not in done.stderr
 
 
-def test_exit_codes(plimsoll: Run, example_photos: list[Path], awkward: Path) -> None:
+def test_exit_codes(plimsoll_here: Run, example_photos: list[Path], awkward: Path) -> None:
     good, bad = example_photos[0], awkward / "empty.jpg"
-    assert plimsoll("predict", "open_nsfw", good, bad).returncode == 0
-    assert plimsoll("predict", "open_nsfw", good, bad, "--strict").returncode == 1
-    assert plimsoll("predict", "open_nsfw", bad).returncode == 1
-    assert plimsoll("predict", "open_nsfw", "no/such/photo.jpg").returncode == 1
-    assert plimsoll("predict", "open_nsfw", "nothing-*.jpg").returncode == 1
-    assert plimsoll("predict", "open_nsfw", "nothing-*.jpg", good).returncode == 0
-    assert plimsoll("predict", "no_such_model", good).returncode == 2
-    assert plimsoll("predict", "open_nsfw", good, "--target", "imaginary:cpu:float32").returncode == 2
-    assert plimsoll("predict", "open_nsfw", good, "--format", "xml").returncode == 2
-    assert plimsoll("predict", "open_nsfw", good, "--set", "turbo=1").returncode == 2
+    assert plimsoll_here("predict", "open_nsfw", good, bad).returncode == 0
+    assert plimsoll_here("predict", "open_nsfw", good, bad, "--strict").returncode == 1
+    assert plimsoll_here("predict", "open_nsfw", bad).returncode == 1
+    assert plimsoll_here("predict", "open_nsfw", "no/such/photo.jpg").returncode == 1
+    assert plimsoll_here("predict", "open_nsfw", "nothing-*.jpg").returncode == 1
+    assert plimsoll_here("predict", "open_nsfw", "nothing-*.jpg", good).returncode == 0
+    assert plimsoll_here("predict", "no_such_model", good).returncode == 2
+    assert plimsoll_here("predict", "open_nsfw", good, "--target", "imaginary:cpu:float32").returncode == 2
+    assert plimsoll_here("predict", "open_nsfw", good, "--format", "xml").returncode == 2
+    assert plimsoll_here("predict", "open_nsfw", good, "--set", "turbo=1").returncode == 2
 
 
 @pytest.mark.parametrize(
@@ -130,8 +130,8 @@ def test_exit_codes(plimsoll: Run, example_photos: list[Path], awkward: Path) ->
         (["open_nsfw", "."], "no pictures in ."),
     ],
 )
-def test_mistakes_are_reported_without_a_traceback(plimsoll: Run, arguments: list[str], message: str) -> None:
-    done = plimsoll("predict", *arguments)
+def test_mistakes_are_reported_without_a_traceback(plimsoll_here: Run, arguments: list[str], message: str) -> None:
+    done = plimsoll_here("predict", *arguments)
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
@@ -156,8 +156,8 @@ def test_folders_patterns_and_lists_mean_the_same_pictures(
     assert [row["score"] for row in from_folder] == pytest.approx([row["score"] for row in from_list], abs=1e-6)
 
 
-def test_csv(plimsoll: Run, example_photos: list[Path], awkward: Path) -> None:
-    out = plimsoll("predict", "open_nsfw", example_photos[0], awkward / "empty.jpg", "--format", "csv").stdout
+def test_csv(plimsoll_here: Run, example_photos: list[Path], awkward: Path) -> None:
+    out = plimsoll_here("predict", "open_nsfw", example_photos[0], awkward / "empty.jpg", "--format", "csv").stdout
     good, bad = csv.DictReader(io.StringIO(out))
     assert float(good["nsfw"]) == float(good["score"])
     assert float(good["sfw"]) + float(good["nsfw"]) == pytest.approx(1, abs=1e-5)
@@ -176,8 +176,8 @@ def test_parquet(plimsoll: Run, example_photos: list[Path], awkward: Path, tmp_p
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["answers.parquet"]
 
 
-def test_the_table_is_for_a_person(plimsoll: Run, example_photos: list[Path], awkward: Path) -> None:
-    out = plimsoll("predict", "open_nsfw", example_photos[0], awkward / "empty.jpg", "--format", "table").stdout
+def test_the_table_is_for_a_person(plimsoll_here: Run, example_photos: list[Path], awkward: Path) -> None:
+    out = plimsoll_here("predict", "open_nsfw", example_photos[0], awkward / "empty.jpg", "--format", "table").stdout
     heading, good, bad, summary = out.splitlines()
     assert heading.split() == ["picture", "nsfw", "score", "label"]
     assert good.endswith("sfw · safe")
@@ -185,19 +185,19 @@ def test_the_table_is_for_a_person(plimsoll: Run, example_photos: list[Path], aw
     assert summary == "1 safe, 1 failed"
 
 
-def test_threshold_and_top(plimsoll: Run, example_photos: list[Path]) -> None:
-    (row,) = rows(plimsoll("predict", "open_nsfw", example_photos[0], "--threshold", "0", "--top", "1").stdout)
+def test_threshold_and_top(plimsoll_here: Run, example_photos: list[Path]) -> None:
+    (row,) = rows(plimsoll_here("predict", "open_nsfw", example_photos[0], "--threshold", "0", "--top", "1").stdout)
     assert row["label"] == "nsfw"
     assert isinstance(row["scores"], dict)
     assert list(row["scores"]) == ["sfw"]
 
 
 def test_every_batch_size_gives_the_same_answers_in_order(
-    plimsoll: Run, example_photos: list[Path], awkward: Path
+    plimsoll_here: Run, example_photos: list[Path], awkward: Path
 ) -> None:
     paths = [*example_photos[:6], awkward / "empty.jpg", *example_photos[6:11]]
-    alone = rows(plimsoll("predict", "open_nsfw", *paths, "--batch", "1").stdout)
-    five = rows(plimsoll("predict", "open_nsfw", *paths, "--batch", "5").stdout)
+    alone = rows(plimsoll_here("predict", "open_nsfw", *paths, "--batch", "1").stdout)
+    five = rows(plimsoll_here("predict", "open_nsfw", *paths, "--batch", "5").stdout)
     assert [row["path"] for row in alone] == [row["path"] for row in five] == [str(path) for path in paths]
     scores = [[row["score"] for row in answered if row["error"] is None] for answered in (alone, five)]
     assert scores[0] == pytest.approx(scores[1], abs=1e-6)

@@ -64,8 +64,8 @@ def test_a_planted_mistake_is_refused_with_the_stage_that_differs(
     assert "'channels': it gives the network RGB where the reference gives BGR (in its preprocessing)" in done.stderr
 
 
-def test_too_few_pictures_for_the_default_budget(plimsoll: Run, example_photos: list[Path]) -> None:
-    done = plimsoll("prove", "open_nsfw", "open_nsfw", "--images", example_photos[0])
+def test_too_few_pictures_for_the_default_budget(plimsoll_here: Run, example_photos: list[Path]) -> None:
+    done = plimsoll_here("prove", "open_nsfw", "open_nsfw", "--images", example_photos[0])
     assert done.returncode == 1
     assert "1 pictures are too few to prove 4 %: with 0 flipped it takes 74" in done.stderr
 
@@ -101,8 +101,8 @@ def test_json_holds_scores_layers_and_labels(
     assert len(report["details"]["layers"]) > 100
 
 
-def test_what_cant_be_read_is_counted_and_named(plimsoll: Run, example_photos: list[Path], awkward: Path) -> None:
-    done = plimsoll(
+def test_what_cant_be_read_is_counted_and_named(plimsoll_here: Run, example_photos: list[Path], awkward: Path) -> None:
+    done = plimsoll_here(
         "prove",
         "open_nsfw",
         "open_nsfw",
@@ -129,8 +129,8 @@ def test_what_cant_be_read_is_counted_and_named(plimsoll: Run, example_photos: l
     ],
 )
 def test_bad_arguments_are_named(
-    plimsoll: Run, example_photos: list[Path], arguments: tuple[str, ...], message: str
+    plimsoll_here: Run, example_photos: list[Path], arguments: tuple[str, ...], message: str
 ) -> None:
-    done = plimsoll("prove", "open_nsfw", "open_nsfw", "--images", example_photos[0], *arguments)
+    done = plimsoll_here("prove", "open_nsfw", "open_nsfw", "--images", example_photos[0], *arguments)
     assert done.returncode == 2
     assert message in done.stderr

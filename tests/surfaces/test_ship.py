@@ -207,7 +207,7 @@ def test_what_ships_is_verified_elsewhere(plimsoll: Run, digits: Digits, tmp_pat
 
 
 def test_labels_that_contradict_the_network_are_refused_before_anything_is_tried(
-    plimsoll: Run, digits: Digits, tmp_path: Path
+    plimsoll_here: Run, digits: Digits, tmp_path: Path
 ) -> None:
     names = [*LABELS[1:], LABELS[0]]
     others = dict(zip(LABELS, names, strict=True))
@@ -215,11 +215,14 @@ def test_labels_that_contradict_the_network_are_refused_before_anything_is_tried
     rows = [f"{picture.relative_to(digits.images)},{others[picture.parent.name]}" for picture in pictures]
     (tmp_path / "labels.csv").write_text("\n".join(rows))
     given = ("ship", digits.model, "--spec", digits.spec, "--images", digits.images, "--out", tmp_path / "x")
-    completed = plimsoll(*given, "--work", tmp_path / "w", "--labels", tmp_path / "labels.csv", "--targets", TARGETS)
+    completed = plimsoll_here(
+        *given, "--work", tmp_path / "w", "--labels", tmp_path / "labels.csv", "--targets", TARGETS
+    )
     assert completed.returncode == 2
-    assert "it is wrong more often than right" in completed.stderr
-    assert "(800 of 800 pictures have a label, of which 128 were tried)" in completed.stderr
-    assert "--accept-accuracy" in completed.stderr
+    message = completed.stderr
+    assert "it is wrong more often than right" in message
+    assert "(800 of 800 pictures have a label, of which 128 were tried)" in message
+    assert "--accept-accuracy" in message
     assert not (tmp_path / "x").exists()
     assert not list((tmp_path / "w").glob("*/rows/try-*")), "a candidate was tried"
 
@@ -242,9 +245,9 @@ def test_labels_that_contradict_the_network_are_refused_before_anything_is_tried
     ],
 )
 def test_bad_arguments_are_named(
-    plimsoll: Run, digits: Digits, tmp_path: Path, arguments: tuple[str, ...], message: str
+    plimsoll_here: Run, digits: Digits, tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
-    completed = plimsoll(
+    completed = plimsoll_here(
         "ship",
         digits.model,
         "--spec",

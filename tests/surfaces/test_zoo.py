@@ -97,40 +97,40 @@ def test_every_card_is_complete(name: str) -> None:
     assert card.spec.name == name
 
 
-def test_spec_show_gives_a_spec_that_check_accepts(plimsoll: Run, tmp_path: Path, nsfw_model_path: Path) -> None:
-    shown = plimsoll("spec", "show", "open_nsfw_tf").stdout
+def test_spec_show_gives_a_spec_that_check_accepts(plimsoll_here: Run, tmp_path: Path, nsfw_model_path: Path) -> None:
+    shown = plimsoll_here("spec", "show", "open_nsfw_tf").stdout
     assert files.loads(shown) == zoo.card("open_nsfw_tf").spec
     (tmp_path / "my.toml").write_text(shown)
-    done = plimsoll("spec", "check", tmp_path / "my.toml", "--model", nsfw_model_path)
+    done = plimsoll_here("spec", "check", tmp_path / "my.toml", "--model", nsfw_model_path)
     assert done.returncode == 0, done.stderr
     assert "float32 [224, 224, 3]" in done.stdout
 
 
-def test_spec_check_names_every_mistake(plimsoll: Run, tmp_path: Path) -> None:
-    unknown = plimsoll("spec", "show", "open_nsfv")
+def test_spec_check_names_every_mistake(plimsoll_here: Run, tmp_path: Path) -> None:
+    unknown = plimsoll_here("spec", "show", "open_nsfv")
     assert unknown.returncode == 2
     assert "the zoo" in unknown.stderr
-    text = plimsoll("spec", "show", "open_nsfw").stdout
+    text = plimsoll_here("spec", "show", "open_nsfw").stdout
     (tmp_path / "my.toml").write_text(
         text.replace('step = "jpeg"', 'step = "jpeg"\nquality = 750').replace("width = 256", "widht = 256")
     )
-    done = plimsoll("spec", "check", tmp_path / "my.toml")
+    done = plimsoll_here("spec", "check", tmp_path / "my.toml")
     assert done.returncode == 2
     assert "input.steps[1].widht: unknown key; did you mean 'width'?" in done.stderr
     assert "input.steps[2].quality: found 750, expected less than or equal to 100" in done.stderr
 
 
-def test_a_spec_that_does_not_fit_the_model_says_how(plimsoll: Run, tmp_path: Path, nsfw_model_path: Path) -> None:
-    text = plimsoll("spec", "show", "open_nsfw").stdout
+def test_a_spec_that_does_not_fit_the_model_says_how(plimsoll_here: Run, tmp_path: Path, nsfw_model_path: Path) -> None:
+    text = plimsoll_here("spec", "show", "open_nsfw").stdout
     (tmp_path / "my.toml").write_text(text.replace("width = 224", "width = 200"))
-    done = plimsoll("spec", "check", tmp_path / "my.toml", "--model", nsfw_model_path)
+    done = plimsoll_here("spec", "check", tmp_path / "my.toml", "--model", nsfw_model_path)
     assert done.returncode == 2
     assert "[224, 200, 3]" in done.stderr
     assert "224, 224, 3]" in done.stderr
 
 
-def test_schema_is_json_schema(plimsoll: Run) -> None:
-    schema = json.loads(plimsoll("spec", "schema").stdout)
+def test_schema_is_json_schema(plimsoll_here: Run) -> None:
+    schema = json.loads(plimsoll_here("spec", "schema").stdout)
     assert schema["$schema"].startswith("https://json-schema.org/")
     assert {"Resize", "Classify", "Detect", "Landmarks", "Segment", "Tensors"} <= set(schema["$defs"])
 

@@ -7,7 +7,7 @@ itself.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
 from types import MappingProxyType
@@ -44,14 +44,7 @@ def mean_upper_bound(values: Floats, confidence: float) -> float:
         return mean
     if count >= NORMAL_FROM:
         return mean + _NORMAL.inv_cdf(confidence) * spread / math.sqrt(count - 1)
-    generator = np.random.default_rng(_SEED)
-    rows = max(1, _BLOCK // count)
-    means = np.concatenate(
-        [
-            values[generator.integers(0, count, (min(rows, RESAMPLES - start), count))].mean(axis=1)
-            for start in range(0, RESAMPLES, rows)
-        ]
-    )
+    means = np.concatenate([values[drawn].mean(axis=1) for drawn in _draws(count)])
     below = (float((means < mean).sum()) + float((means == mean).sum()) / 2) / RESAMPLES
     bias = _NORMAL.inv_cdf(min(max(below, 1 / RESAMPLES), 1 - 1 / RESAMPLES))
     acceleration = float(np.power(centred / spread, 3).mean()) / (6 * math.sqrt(count))
@@ -65,18 +58,35 @@ def bounds(statistic: Statistic, count: int, confidence: float) -> tuple[float, 
 
     All NaN where fewer than nine in ten draws have a figure at all (a class with one or two pictures).
     """
+    figures = [
+        statistic(np.bincount(pictures, minlength=count).astype(np.float64))
+        for drawn in _draws(count)
+        for pictures in drawn
+    ]
+    return _percentiles(np.array(figures), confidence)
+
+
+def ratio_bounds(parts: Floats, wholes: Floats, confidence: float) -> tuple[float, float, float]:
+    """Return `bounds` of the sum of `parts` over the sum of `wholes`, both one a picture."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        figures = np.concatenate([parts[drawn].sum(axis=1) / wholes[drawn].sum(axis=1) for drawn in _draws(parts.size)])
+    return _percentiles(figures, confidence)
+
+
+def _draws(count: int) -> Iterator[NDArray[np.int64]]:
+    """Yield RESAMPLES times `count` of `count` pictures, as blocks of indices `[draws, count]`."""
     generator = np.random.default_rng(_SEED)
-    drawn = np.array(
-        [
-            statistic(np.bincount(generator.integers(0, count, count), minlength=count).astype(np.float64))
-            for _ in range(RESAMPLES)
-        ]
-    )
-    drawn = drawn[np.isfinite(drawn)]
-    if drawn.size < 0.9 * RESAMPLES:
+    rows = max(1, _BLOCK // count)
+    for start in range(0, RESAMPLES, rows):
+        yield generator.integers(0, count, (min(rows, RESAMPLES - start), count))
+
+
+def _percentiles(figures: Floats, confidence: float) -> tuple[float, float, float]:
+    figures = figures[np.isfinite(figures)]
+    if figures.size < 0.9 * RESAMPLES:
         return math.nan, math.nan, math.nan
     tail = 1 - confidence
-    low, two_low, two_high = np.quantile(drawn, [tail, tail / 2, 1 - tail / 2])
+    low, two_low, two_high = np.quantile(figures, [tail, tail / 2, 1 - tail / 2])
     return float(low), float(two_low), float(two_high)
 
 

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, JsonValue, TypeAdapter
 
 from plimsoll.core.budget import BoundedFigure, Evidence, Limit
-from plimsoll.metrics.decisions import CONFIDENCE, Floats, bounds, upper_bound
+from plimsoll.metrics.decisions import CONFIDENCE, ratio_bounds, upper_bound
 from plimsoll.metrics.labelled import MetricChange
 from plimsoll.prove.labels import Truth
 from plimsoll.tasks.base import Answer, Task
@@ -174,7 +173,7 @@ def mean_figure(name: str, sums: Sequence[float], counts: Sequence[float], detai
         return BoundedFigure(name, math.nan, math.nan, "nothing was compared")
     if not np.isfinite(parts).all():
         return BoundedFigure(name, math.inf, math.inf, detail)
-    lower, *_ = bounds(lambda weights: -_ratio(weights, parts, wholes), len(parts), CONFIDENCE)
+    lower, *_ = ratio_bounds(-parts, wholes, CONFIDENCE)
     return BoundedFigure(name, float(parts.sum() / wholes.sum()), -lower, detail)
 
 
@@ -185,7 +184,7 @@ def share_figure(name: str, parts: Sequence[int], wholes: Sequence[int], detail:
     if not total.sum():
         return BoundedFigure(name, math.nan, math.nan, detail)
     lost, count = int(total.sum() - matched.sum()), int(total.sum())
-    drawn, *_ = bounds(lambda weights: _ratio(weights, matched, total), len(matched), CONFIDENCE)
+    drawn, *_ = ratio_bounds(matched, total, CONFIDENCE)
     exact = 1.0 - upper_bound(lost, count)
     return BoundedFigure(
         name, float(matched.sum() / total.sum()), exact if math.isnan(drawn) else min(exact, drawn), detail
@@ -199,7 +198,7 @@ def bias_figure(name: str, sums: Sequence[Sequence[float]], counts: Sequence[flo
     if not wholes.sum():
         return BoundedFigure(name, math.nan, math.nan, "nothing was compared")
     worst = int(np.abs(parts.sum(axis=0)).argmax())
-    _, low, high = bounds(lambda weights: _ratio(weights, parts[:, worst], wholes), len(parts), CONFIDENCE)
+    _, low, high = ratio_bounds(parts[:, worst], wholes, CONFIDENCE)
     value = abs(float(parts[:, worst].sum() / wholes.sum()))
     return BoundedFigure(name, value, max(abs(low), abs(high)), detail)
 
@@ -214,8 +213,3 @@ def changed_figure(name: str, changed: int, total: int, detail: str = "") -> Bou
 def complement(name: str, figure: BoundedFigure, detail: str = "") -> BoundedFigure:
     """Return the share that a share of losses leaves, with the other bound."""
     return BoundedFigure(name, 1.0 - figure.value, 1.0 - figure.bound, detail or figure.detail)
-
-
-def _ratio(weights: Floats, parts: NDArray[np.float64], wholes: NDArray[np.float64]) -> float:
-    whole = float(weights @ wholes)
-    return float(weights @ parts) / whole if whole else math.nan

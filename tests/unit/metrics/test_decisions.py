@@ -13,12 +13,14 @@ from plimsoll.errors import InputError
 from plimsoll.metrics.decisions import (
     Flips,
     beta_quantile,
+    bounds,
     flips,
     incomplete_beta,
     interval,
     percentile,
     pictures_needed,
     ranks,
+    ratio_bounds,
     score_deviation,
     spearman,
     upper_bound,
@@ -142,3 +144,11 @@ def test_spearman_is_not_defined_for_constants_and_what_is_not_a_number(other: l
 
 def test_spearman_of_one_is_not_defined() -> None:
     assert spearman(np.array([0.1]), np.array([0.2])) is None
+
+
+def test_bounds_of_a_ratio_are_those_of_the_bootstrap_in_general() -> None:
+    generator = np.random.default_rng(5)
+    parts, wholes = generator.random(40), generator.integers(0, 3, 40).astype(np.float64)
+    general = bounds(lambda weights: float(weights @ parts) / float(weights @ wholes), 40, 0.95)
+    assert ratio_bounds(parts, wholes, 0.95) == pytest.approx(general, rel=1e-9)
+    assert all(map(math.isnan, ratio_bounds(np.ones(3), np.array([0.0, 0.0, 1.0]), 0.95)))

@@ -32,6 +32,9 @@ CASES: dict[str, tuple[list[dict[str, Any]], bool]] = {
 }
 
 
+pytestmark = pytest.mark.usefixtures("jobs_here")
+
+
 def network(path: Path, steps: list[dict[str, Any]]) -> Model:
     """A padded 5×5 convolution with stride 2, and a head."""
     rng = np.random.default_rng(0)

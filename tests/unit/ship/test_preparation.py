@@ -63,6 +63,9 @@ borrowing = Planted("borrowing", ())
 '''
 
 
+pytestmark = pytest.mark.usefixtures("jobs_here")
+
+
 @pytest.fixture
 def parts(digits: Digits) -> Split:
     return split(sorted(map(str, digits.images.rglob("*.png")))[::10], 2000)

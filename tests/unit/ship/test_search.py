@@ -155,6 +155,7 @@ def test_what_goes_wrong_is_a_row_with_its_reason(
     assert any(trial.status == "ok" and trial.passed for trial in trials)
 
 
+@pytest.mark.usefixtures("jobs_here")
 def test_a_budget_that_cannot_be_met_ships_the_reference_and_says_so(
     opened: ResolvedModel, photos: list[str], tmp_path: Path
 ) -> None:
@@ -170,6 +171,7 @@ def test_a_budget_that_cannot_be_met_ships_the_reference_and_says_so(
     assert all(trial.reason is not None for trial in result.trials), "a candidate ended without a reason"
 
 
+@pytest.mark.usefixtures("jobs_here")
 def test_a_budget_that_can_not_be_proven_on_so_few_pictures_is_refused_before_anything_is_tried(
     opened: ResolvedModel, photos: list[str], tmp_path: Path, jobs: list[dict[str, Any]]
 ) -> None:
@@ -180,19 +182,7 @@ def test_a_budget_that_can_not_be_proven_on_so_few_pictures_is_refused_before_an
     shipped(opened, photos, tmp_path / "work", config(HONEST[0], budget="flips=14%", seconds=0.0))
 
 
-def test_a_second_run_repeats_nothing_and_finds_the_same(
-    opened: ResolvedModel, photos: list[str], tmp_path: Path, jobs: list[dict[str, Any]]
-) -> None:
-    first, trials = shipped(opened, photos, tmp_path / "work", config(*HONEST))
-    assert jobs
-    jobs.clear()
-    second, again = shipped(opened, photos, tmp_path / "work", config(*HONEST))
-    assert not jobs
-    assert [trial.model_dump_json() for trial in again] == [trial.model_dump_json() for trial in trials]
-    apart = {"seconds", "notes"}  # What is noted while a candidate that fails is prepared is noted once.
-    assert first.model_dump_json(exclude=apart) == second.model_dump_json(exclude=apart)
-
-
+@pytest.mark.usefixtures("jobs_here")
 def test_a_work_folder_of_an_older_layout_is_not_read_and_the_user_is_told(
     opened: ResolvedModel, photos: list[str], tmp_path: Path
 ) -> None:
@@ -209,6 +199,7 @@ def test_a_work_folder_of_an_older_layout_is_not_read_and_the_user_is_told(
     assert not any("older version" in note for note in again.notes)
 
 
+@pytest.mark.usefixtures("jobs_here")
 def test_figures_without_a_finite_value_are_stored_as_they_are(
     opened: ResolvedModel, photos: list[str], tmp_path: Path
 ) -> None:
@@ -223,6 +214,7 @@ def test_figures_without_a_finite_value_are_stored_as_they_are(
     assert read[2] == layers[2]
 
 
+@pytest.mark.usefixtures("jobs_here")
 def test_a_row_that_is_not_what_this_version_stores_is_made_again(
     opened: ResolvedModel, photos: list[str], tmp_path: Path
 ) -> None:
@@ -237,7 +229,9 @@ def test_a_row_that_is_not_what_this_version_stores_is_made_again(
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="the system has no SIGKILL")
-def test_a_killed_run_is_continued(opened: ResolvedModel, photos: list[str], tmp_path: Path) -> None:
+def test_a_killed_run_is_continued_and_one_after_it_repeats_nothing_and_finds_the_same(
+    opened: ResolvedModel, photos: list[str], tmp_path: Path, jobs: list[dict[str, Any]]
+) -> None:
     code = """
 import json, sys
 from pathlib import Path
@@ -275,3 +269,10 @@ tests.shipped(model, json.loads(sys.argv[3]), Path(sys.argv[4]), tests.config(*t
         assert before.items() <= after.items(), "a finished piece of work was done again"
     assert len(trials) >= 2
     assert result.shipped.status == "ok"
+    assert jobs
+    jobs.clear()
+    last, again = shipped(opened, photos, work, config(*HONEST))
+    assert not jobs
+    assert [trial.model_dump_json() for trial in again] == [trial.model_dump_json() for trial in trials]
+    apart = {"seconds", "notes"}  # What is noted while a candidate that fails is prepared is noted once.
+    assert result.model_dump_json(exclude=apart) == last.model_dump_json(exclude=apart)

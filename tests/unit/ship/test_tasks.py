@@ -30,6 +30,7 @@ from plimsoll.ship.store import WorkFolder
 from plimsoll.spec.files import validate
 from plimsoll.tasks.detect import Box, Detection
 
+pytestmark = pytest.mark.usefixtures("jobs_here")
 TASKS = ("classify", "detect", "landmarks", "segment")
 
 
