@@ -11,7 +11,8 @@ the right one for its picture.
 Each scenario has a service of its own. Clients ask all the time, in a closed loop: photos alone, several at once, in
 base64, and now and then a part that is no picture; each score is compared with the one that `plimsoll.load` gave, and
 the photos are chosen so that no two could be taken for each other. Before and after, the service's memory, descriptors,
-threads, shared memory and temporary files are counted. Exit code 1 where anything was wrong.
+threads, shared memory and temporary files are counted, and the pauses of its event loop are noted. Exit code 1 where
+anything was wrong.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,13 @@ from chaos_faults import drain, kill_workers, reload, stop_workers
 from chaos_machine import hostile, no_descriptors, no_disk, non_readers, wiped
 from chaos_malformed import DEFAULT_COUNT, malformed
 from chaos_testbed import Testbed, leaks, settle
+from loop_pauses import Pauses
 from request_formats import photographs
 from servers import Running, Server, plimsoll_server
+from set_up import HERE
 
+LONGEST_PAUSE_MS = 50
+"""Of the event loop: what the process computed while the loop answered nobody."""
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -111,7 +116,9 @@ def run(name: str, server: Server, photos: Sequence[Photo], arguments: argparse.
     ):
         config = Path(logs) / "serve.toml"
         config.write_text(f"folder = {str(Path(folder, 'served'))!r}\n")
-        command = [*server.command, "--config", str(config)]
+        noted = Path(logs) / "pauses.jsonl"
+        options = [*server.command[server.command.index("plimsoll") + 1 :], "--config", str(config)]
+        command = [sys.executable, str(HERE / "loop_pauses.py"), str(noted), *options]
         configured = Server(server.name, command, server.request_format, {**server.environment, "TMPDIR": folder})
         log = arguments.logs / f"{name}.log" if arguments.logs else Path(logs) / "server.log"
         with Running(configured, arguments.port, log) as running:
@@ -119,6 +126,10 @@ def run(name: str, server: Server, photos: Sequence[Photo], arguments: argparse.
             testbed = Testbed(running, photos, arguments.tolerance, arguments.clients, Path(folder))
             result = asyncio.run(run_scenario(testbed, scenario, arguments.seconds or scenario.seconds))
             code = running.process.poll() if scenario.ends else running.stop()
+        pauses = Pauses.read(noted)
+        result["pauses"] = asdict(pauses)
+        if pauses.largest_computed > LONGEST_PAUSE_MS:
+            result["wrong"].append(f"the event loop stood still for {pauses.largest_computed:.0f} ms of computing")
         if code != 0:
             result["wrong"].append(f"the service ended with exit code {code}: {log.read_bytes()[-300:]!r}")
         if files := [str(file) for file in Path(folder).rglob("*") if file.name != "served"]:
@@ -139,7 +150,7 @@ def _print_result(name: str, result: dict[str, Any]) -> None:
         f"problems {traffic['problems']}, slowest {traffic['slowest_seconds']} s, largest difference"
         f" {traffic['largest_difference']:.2g}"
     )
-    print(f"  {json.dumps(result['details'])}")
+    print(f"  {json.dumps(result['details'])}, event loop {json.dumps(result['pauses'])}")
     if "after" in result:
         before, after = result["before"], result["after"]
         web = [

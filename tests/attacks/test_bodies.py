@@ -259,12 +259,13 @@ def test_a_long_query_is_not_read(service: ServedProtocols, query: str) -> None:
 
 
 MESSAGES: dict[str, tuple[Callable[[], bytes], str]] = {
-    "numbers": (lambda: contents("int_contents", 60 * MEGABYTE), "RESOURCE_EXHAUSTED"),
-    "floats": (lambda: contents("fp32_contents", 15 * MEGABYTE), "RESOURCE_EXHAUSTED"),
+    "numbers": (lambda: contents("int_contents", 16 * MEGABYTE), "RESOURCE_EXHAUSTED"),
+    "floats": (lambda: contents("fp32_contents", 4 * MEGABYTE), "RESOURCE_EXHAUSTED"),
     "numbers that may come": (lambda: contents("int_contents", 700_000), "INVALID_ARGUMENT"),
-    "fields": (lambda: b"\x2a\x00" * 10 * MEGABYTE, "INVALID_ARGUMENT"),
-    "fields of an input": (lambda: nested(b"\x2a", b"\x1a\x00" * 10 * MEGABYTE), "INVALID_ARGUMENT"),
-    "bytes": (lambda: nested(b"\x3a", bytes(60 * MEGABYTE)), "INVALID_ARGUMENT"),
+    "fields": (lambda: b"\x2a\x00" * 8 * MEGABYTE, "INVALID_ARGUMENT"),
+    "fields of an input": (lambda: nested(b"\x2a", b"\x1a\x00" * 8 * MEGABYTE), "INVALID_ARGUMENT"),
+    "bytes": (lambda: nested(b"\x3a", bytes(16 * MEGABYTE)), "INVALID_ARGUMENT"),
+    "more bytes than are allowed": (lambda: nested(b"\x3a", bytes(60 * MEGABYTE)), "RESOURCE_EXHAUSTED"),
 }
 
 
@@ -298,7 +299,17 @@ def test_no_message_holds_up_everybody_else(service: ServedProtocols, name: str)
                 call(message, timeout=120)
             assert caught.value.code().name == code, caught.value.details()
 
-        check_pauses(service, send, calls=2.5)  # gRPC copies a message in the loop before anybody sees it
+        check_pauses(service, send)
+
+
+def test_a_squeezed_message_is_limited_by_what_it_becomes(service: ServedProtocols) -> None:
+    grpc = pytest.importorskip("grpc")
+    message = nested(b"\x3a", bytes(40 * MEGABYTE))
+    with grpc.insecure_channel(service.grpc) as channel:
+        call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        with pytest.raises(grpc.RpcError) as caught:
+            call(message, timeout=120, compression=grpc.Compression.Gzip)
+    assert caught.value.code().name in ("RESOURCE_EXHAUSTED", "CANCELLED"), caught.value
 
 
 def test_memory_stays_level_however_texts_are_sent_as_numbers(service: ServedProtocols) -> None:

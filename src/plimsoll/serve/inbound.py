@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from plimsoll.serve.ipc import Arena, Array, Blocks, BytesRef, TensorRef, tensor_bytes
 from plimsoll.serve.messages import Picture, PixelFrame, Problem, RequestError, RequestOptions
+from plimsoll.serve.parsing import copy
 from plimsoll.serve.worker_handle import ItemKind
 
 
@@ -38,14 +40,18 @@ class InboundMemory:
         """Create so many parts of this size, and take the first one."""
         return cls(Arena.create(size * parts), 0, size)
 
-    def put(self, data: bytes | memoryview) -> BytesRef:
+    async def put(self, data: bytes | memoryview) -> BytesRef:
         """Store bytes and return where they are; raises RequestError where there is no room."""
         offset = self.blocks.allocate(len(data))
         if offset is None:
             message = f"too much is waiting: {self.blocks.used / 1e6:,.0f} MB"
             raise RequestError(Problem("overloaded", message, "Try again later.", 503, 1.0))
         ref: BytesRef = {"offset": self._start + offset, "size": len(data)}
-        self.arena.at(ref)[:] = data
+        try:
+            await copy(data, self.arena.at(ref))
+        except asyncio.CancelledError:
+            self.blocks.free(offset)
+            raise
         return ref
 
     def free(self, blocks: Sequence[int]) -> None:
@@ -53,22 +59,22 @@ class InboundMemory:
         for offset in blocks:
             self.blocks.free(offset - self._start)
 
-    def store(self, kind: ItemKind, inputs: Sequence[Any], options: RequestOptions) -> list[StoredInput]:
+    async def store(self, kind: ItemKind, inputs: Sequence[Any], options: RequestOptions) -> list[StoredInput]:
         """Store the pictures of a request, or its feeds (rows of tensors by name); raises RequestError where there is
         no room, and then keeps none of them."""
         stored: list[StoredInput] = []
         try:
             for value in inputs:
-                stored.append(self._feeds(value) if kind == "tensors" else self._picture(kind, value, options))
-        except RequestError:
+                stored.append(await (self._feeds(value) if kind == "tensors" else self._picture(kind, value, options)))
+        except (RequestError, asyncio.CancelledError):
             for item in stored:
                 self.free(item.blocks)
             raise
         return stored
 
-    def _picture(self, kind: ItemKind, picture: Picture, options: RequestOptions) -> StoredInput:
+    async def _picture(self, kind: ItemKind, picture: Picture, options: RequestOptions) -> StoredInput:
         pixels = picture if isinstance(picture, PixelFrame) else None
-        ref = self.put(picture.data if isinstance(picture, PixelFrame) else picture)
+        ref = await self.put(picture.data if isinstance(picture, PixelFrame) else picture)
         frame = {
             "picture": ref,
             "size": (pixels.height, pixels.width) if pixels is not None else None,
@@ -79,13 +85,13 @@ class InboundMemory:
         }
         return StoredInput(frame, (ref["offset"],), 1)
 
-    def _feeds(self, feeds: Mapping[str, Array]) -> StoredInput:
+    async def _feeds(self, feeds: Mapping[str, Array]) -> StoredInput:
         refs: dict[str, TensorRef] = {}
         try:
             for name, value in feeds.items():
                 data = np.ascontiguousarray(value)
-                refs[name] = {**self.put(tensor_bytes(data)), "dtype": data.dtype.name, "shape": data.shape}
-        except RequestError:
+                refs[name] = {**await self.put(tensor_bytes(data)), "dtype": data.dtype.name, "shape": data.shape}
+        except (RequestError, asyncio.CancelledError):
             self.free([ref["offset"] for ref in refs.values()])
             raise
         return StoredInput(

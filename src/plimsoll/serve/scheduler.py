@@ -12,7 +12,7 @@ import math
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -166,14 +166,14 @@ class Scheduler:
     async def submit(self, kind: ItemKind, inputs: Sequence[Any], options: RequestOptions) -> list[Any]:
         """Queue pictures (or feeds: rows of tensors by name), and wait for each one's `InferenceResult` or
         `RawOutputs`. Raises RequestError."""
-        with self._submitted(kind, inputs, options) as items:
+        with self._submitted(kind, await self._store(kind, inputs, options), options) as items:
             return [await item.future for item in items]
 
     async def stream(
         self, kind: ItemKind, inputs: Sequence[Any], options: RequestOptions
     ) -> AsyncGenerator[tuple[int, Any]]:
         """As `submit`, but yield each result as soon as it is there, with its number among the inputs."""
-        with self._submitted(kind, inputs, options) as items:
+        with self._submitted(kind, await self._store(kind, inputs, options), options) as items:
             settled: asyncio.Queue[int] = asyncio.Queue()
             for number, item in enumerate(items):
                 item.future.add_done_callback(partial(_note, settled, number))
@@ -181,12 +181,16 @@ class Scheduler:
                 number = await settled.get()
                 yield number, await items[number].future
 
-    @contextmanager
-    def _submitted(self, kind: ItemKind, inputs: Sequence[Any], options: RequestOptions) -> Iterator[list[Item]]:
-        """Give the queued items of a request, which is over at the block's end. Raises RequestError."""
+    async def _store(self, kind: ItemKind, inputs: Sequence[Any], options: RequestOptions) -> list[StoredInput]:
+        """Put what a request brings into shared memory, where the queue has room. Raises RequestError."""
         self._admit(len(inputs) if kind != "tensors" else sum(len(next(iter(feeds.values()))) for feeds in inputs))
-        with self._queued(kind, self._memory.store(kind, inputs, options), options, self._memory.free) as items:
-            yield items
+        return await self._memory.store(kind, inputs, options)
+
+    def _submitted(
+        self, kind: ItemKind, stored: Sequence[StoredInput], options: RequestOptions
+    ) -> AbstractContextManager[list[Item]]:
+        """Give the queued items of a request, which is over at the block's end. Raises RequestError."""
+        return self.stored(kind, stored, options, self._memory.free)
 
     @contextmanager
     def stored(

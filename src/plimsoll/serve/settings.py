@@ -47,6 +47,9 @@ class Settings(BaseModel):
     """Processes that speak HTTP; more than one only where a single one can't keep the workers busy."""
     max_body_bytes: int = Field(64 * MEBIBYTE, ge=1024)
     """A larger request is answered with 413."""
+    max_grpc_bytes: int = Field(16 * MEBIBYTE, ge=1024)
+    """A larger message over gRPC is refused; so is one larger than `max_body_bytes`. gRPC's library copies a message in
+    the event loop, which answers nobody meanwhile: about a millisecond for each MiB."""
     max_received_bytes: int = Field(512 * MEBIBYTE, ge=1024)
     """Of all requests that are being received, together; beyond it new ones are answered with 503."""
     max_items: int = Field(256, ge=1)

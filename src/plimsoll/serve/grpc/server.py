@@ -212,7 +212,7 @@ async def start(service: Service, address: GrpcAddress, pipeline: Pipeline) -> G
     settings = service.settings
     server = grpc.aio.server(
         options=[
-            ("grpc.max_receive_message_length", settings.max_body_bytes),
+            ("grpc.max_receive_message_length", min(settings.max_grpc_bytes, settings.max_body_bytes)),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),  # Else a second server would share the port in silence.
             # Clients that ping to keep a long call alive are no attackers; more often than this is.

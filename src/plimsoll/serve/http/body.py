@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from plimsoll.serve.http.compression import inflated
 from plimsoll.serve.http.multipart import Part, boundary_of, parse_parts
 from plimsoll.serve.messages import Problem, RequestError
-from plimsoll.serve.parsing import off_loop
+from plimsoll.serve.parsing import joined, off_loop
 from plimsoll.serve.pipeline import too_slow
 from plimsoll.serve.service import Service
 from plimsoll.serve.settings import Settings
@@ -40,7 +40,7 @@ async def read_body(request: Request, service: Service) -> bytes:
                         raise _too_large(settings)
                     share.add(len(chunk))
                     chunks.append(chunk)
-            body = chunks[0] if len(chunks) == 1 else await off_loop(size, b"".join, chunks)
+            body = await joined(chunks, size)
             encoding = request.headers.get("content-encoding")
             if encoding is None:
                 return body

@@ -7,6 +7,7 @@ import logging
 from typing import Any, ClassVar
 
 import httptools
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from plimsoll.serve.settings import Settings
@@ -198,9 +199,20 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _pass_body_on(self) -> None:
         """Pass on what was read of a body, at once: uvicorn would copy all of it for each chunk, and what is read at
-        once may hold tens of thousands."""
+        once may hold tens of thousands.
+
+        What the application takes as soon as it comes is not copied at all: uvicorn adds to an array of bytes, and
+        makes bytes of that again.
+        """
         if self._body_pieces:
-            super().on_body(b"".join(self._body_pieces))
+            piece = b"".join(self._body_pieces)
+            if self.cycle.body or self.parser.should_upgrade():
+                super().on_body(piece)
+            elif not self.cycle.response_complete:
+                self.cycle.body = piece  # type: ignore[assignment]  # it is only ever read, or replaced
+                if len(piece) > HIGH_WATER_LIMIT:
+                    self.flow.pause_reading()
+                self.cycle.message_event.set()
             self._body_pieces.clear()
             self._head_bytes = 0  # from here on it counts what is neither a head nor a body: trailers, sizes of chunks
 

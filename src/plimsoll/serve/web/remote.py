@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -14,7 +14,7 @@ from prometheus_client import Counter, Histogram
 
 from plimsoll.serve import ipc
 from plimsoll.serve.candidates import Comparison
-from plimsoll.serve.inbound import InboundMemory
+from plimsoll.serve.inbound import InboundMemory, StoredInput
 from plimsoll.serve.messages import InferenceResult, ModelMetadata, Problem, RawOutputs, RequestError, RequestOptions
 from plimsoll.serve.metrics import BatchStatistics, DurationStatistics, Metrics, ModelStatistics
 from plimsoll.serve.pool import WorkerPlan
@@ -168,15 +168,17 @@ class RemoteScheduler(Scheduler):
         """How many rows waited in the queue a moment ago."""
         return self.rows
 
-    @contextmanager
-    def _submitted(self, kind: ItemKind, inputs: Sequence[Any], options: RequestOptions) -> Iterator[list[Item]]:
+    async def _store(self, kind: ItemKind, inputs: Sequence[Any], options: RequestOptions) -> list[StoredInput]:
+        return await self._memory.store(kind, inputs, options)  # the main process knows whether there is room
+
+    def _submitted(
+        self, kind: ItemKind, stored: Sequence[StoredInput], options: RequestOptions
+    ) -> AbstractContextManager[list[Item]]:
         loop, now = asyncio.get_running_loop(), time.monotonic()
         items = [
-            Item(kind, stored.frame, stored.blocks, stored.rows, options, loop.create_future(), now)
-            for stored in self._memory.store(kind, inputs, options)
+            Item(kind, value.frame, value.blocks, value.rows, options, loop.create_future(), now) for value in stored
         ]
-        with self._main.submitted(self.name, kind, items, options) as submitted:
-            yield submitted
+        return self._main.submitted(self.name, kind, items, options)
 
 
 class RemoteModel(ServedModel):
