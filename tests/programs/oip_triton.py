@@ -1,12 +1,14 @@
-"""Ask a service with Triton's own client: `python oip_triton.py http|grpc HOST:PORT PHOTO…`; prints as JSON what it
-got."""
+"""Ask a service with Triton's own client: `python oip_triton.py http|grpc|aio HOST:PORT PHOTO…` (`aio` is gRPC's for
+asyncio); prints as JSON what it got."""
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import json
 import queue
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,8 @@ from tritonclient.utils import InferenceServerException
 
 def main(protocol: str, address: str, photos: list[bytes]) -> dict[str, Any]:
     """Ask for everything that has a meaning for a service of pictures."""
-    kind = importlib.import_module(f"tritonclient.{protocol}")
-    client = kind.InferenceServerClient(address)
+    kind = importlib.import_module("tritonclient.grpc.aio" if protocol == "aio" else f"tritonclient.{protocol}")
+    client = Waiting(kind, address) if protocol == "aio" else kind.InferenceServerClient(address)
     picture = kind.InferInput("image", [len(photos)], "BYTES")
     picture.set_data_from_numpy(np.array(photos, dtype=np.object_))
     bare = kind.InferInput("input:0", [1, 224, 224, 3], "FP32")
@@ -48,7 +50,9 @@ def main(protocol: str, address: str, photos: list[bytes]) -> dict[str, Any]:
     results["unloaded"] = [client.is_model_ready("open_nsfw"), refusal(client.infer, "open_nsfw", [picture])]
     client.load_model("open_nsfw")
     results["loaded"] = client.is_model_ready("open_nsfw")
-    if protocol == "grpc":
+    if protocol == "aio":
+        results["stream"] = client.wait_for(stream_of_aio(client.client, picture))
+    elif protocol == "grpc":
         results["stream"] = stream(client, picture)
     else:
         given = client.async_infer(
@@ -69,7 +73,7 @@ def plain(answer: Any) -> Any:
 
 
 def compressed(kind: Any, client: Any, picture: Any) -> list[list[Any]]:
-    option = "compression_algorithm" if kind.__name__.endswith("grpc") else "request_compression_algorithm"
+    option = "request_compression_algorithm" if kind.__name__.endswith("http") else "compression_algorithm"
     return [
         client.infer("open_nsfw", [picture], **{option: name}).as_numpy("outputs").tolist()
         for name in ("gzip", "deflate")
@@ -94,6 +98,32 @@ def stream(client: Any, picture: Any) -> list[Any]:
     results = [answers.get(timeout=60), answers.get(timeout=60)]
     client.stop_stream()
     return results
+
+
+class Waiting:
+    """The client for asyncio, each of whose calls is waited for."""
+
+    def __init__(self, kind: Any, address: str) -> None:
+        self._loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(self._loop)
+        self.client = kind.InferenceServerClient(address)
+
+    def wait_for(self, work: Any) -> Any:
+        return self._loop.run_until_complete(work)
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *arguments, **named: self.wait_for(getattr(self.client, name)(*arguments, **named))
+
+
+async def stream_of_aio(client: Any, picture: Any) -> list[Any]:
+    async def requests() -> AsyncIterator[dict[str, Any]]:
+        for name in ("open_nsfw", "nobody"):
+            yield {"model_name": name, "inputs": [picture]}
+
+    return [
+        error.message() if result is None else result.as_numpy("outputs").tolist()
+        async for result, error in client.stream_infer(requests())
+    ]
 
 
 if __name__ == "__main__":

@@ -68,11 +68,11 @@ def run_client(python: Path, program: str, *arguments: str | Path) -> dict[str, 
     return answers
 
 
-@pytest.mark.parametrize("protocol", ["http", "grpc"])
+@pytest.mark.parametrize("protocol", ["http", "grpc", "aio"])
 def test_tritonclient(
     client_python: Path, oip: ServedProtocols, photos: list[Path], expected: NDArray[np.float32], protocol: str
 ) -> None:
-    if protocol == "grpc":
+    if protocol != "http":
         pytest.importorskip("grpc")
     answers = run_client(
         client_python, "oip_triton.py", protocol, oip.http if protocol == "http" else oip.grpc, *photos
@@ -83,7 +83,7 @@ def test_tritonclient(
     for way in (
         answers["outputs"],
         *answers["compressed"],
-        answers["stream"][0] if protocol == "grpc" else answers["as JSON"],
+        answers["as JSON"] if protocol == "http" else answers["stream"][0],
     ):
         np.testing.assert_allclose(way, expected, atol=1e-6)
     assert [text.split(":")[2] for text in answers["best"]] == [("sfw", "nsfw")[index] for index in expected.argmax(1)]
@@ -93,7 +93,7 @@ def test_tritonclient(
     assert answers["unloaded"][0] is False
     assert "unloaded" in answers["unloaded"][1][1]
     assert answers["loaded"] is True
-    if protocol == "grpc":
+    if protocol != "http":
         assert "nobody" in answers["stream"][1]
         assert [answers[case][0] for case in ("unknown", "misfit")] == [
             "StatusCode.NOT_FOUND",

@@ -279,6 +279,28 @@ def test_hostile_messages_are_refused(oip: ServedProtocols, stub: Stub) -> None:
     assert oip.service.ready
 
 
+def spellings(key: str, bearer: str, other: str) -> list[tuple[tuple[tuple[str, Any], ...], str]]:
+    """Return what a call may bring beside its message, and what comes of it."""
+    refused, let_in = "UNAUTHENTICATED", "OK"
+    return [
+        ((("authorization", f"bEARER   {key} "),), let_in),  # a scheme's name has no case (RFC 9110, 11.1)
+        ((("authorization", bearer), ("authorization", bearer)), let_in),
+        ((("authorization", bearer), ("x-api-key", key)), let_in),
+        ((("authorization", f"Basic {key}"),), refused),
+        ((("authorization", key),), refused),
+        ((("authorization", f"Bearer {key}, Bearer {key}"),), refused),
+        ((("authorization", bearer), ("authorization", f"Bearer {other}")), refused),
+        ((("x-api-key", other), ("authorization", bearer)), refused),
+        ((("x-api-key", ""), ("authorization", bearer)), refused),
+        ((("x-api-key", f"{key}x"),), refused),
+        ((("x-api-key", key.swapcase()),), refused),
+        ((("authorization-bin", bearer.encode()),), refused),
+        ((("x-api-key-bin", key.encode()),), refused),
+        ((("x-api-key-bin", other.encode()), ("x-api-key", key)), let_in),  # another name, which says nothing
+        ((("proxy-authorization", bearer), ("cookie", f"key={key}")), refused),
+    ]
+
+
 def test_keys_guard_everything_but_health(tmp_path: Path) -> None:
     file = tmp_path / "keys.toml"
     asking, asker = keys.issue("asker", keys.Terms(role="predict"))
@@ -287,7 +309,7 @@ def test_keys_guard_everything_but_health(tmp_path: Path) -> None:
     with serving(patient(), write_mixed(tmp_path), authorizer=Authorizer(AccessSettings(keys=file))) as service:
         stub = Stub(service.grpc)
 
-        def code(procedure: str, request: Any, *metadata: tuple[str, str]) -> str:
+        def code(procedure: str, request: Any, *metadata: tuple[str, Any]) -> str:
             try:
                 stub(procedure, request, metadata=metadata)
             except grpc.RpcError as error:
@@ -301,6 +323,9 @@ def test_keys_guard_everything_but_health(tmp_path: Path) -> None:
         assert code("ModelInfer", mixed(), ("authorization", "Bearer nonsense")) == "UNAUTHENTICATED"
         assert code("ModelInfer", mixed(), ("authorization", f"Bearer {asking}")) == "OK"
         assert code("ModelInfer", mixed(), ("x-api-key", asking)) == "OK"
+        bearer, other = f"Bearer {asking}", keys.issue("stranger", keys.Terms(role="predict"))[0]
+        for metadata, expected in spellings(asking, bearer, other):
+            assert code("ModelInfer", mixed(), *metadata) == expected, metadata
         unload = oip_pb2.RepositoryModelUnloadRequest(model_name="mixed")
         assert code("RepositoryModelUnload", unload, ("x-api-key", asking)) == "PERMISSION_DENIED"
         assert code("RepositoryModelUnload", unload, ("x-api-key", ruling)) == "OK"
@@ -364,8 +389,17 @@ def test_the_caller_s_address_is_read(peer: str, address: str) -> None:
     assert address_of(peer) == address
 
 
+PINGS = [
+    ("grpc.keepalive_time_ms", 100),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.http2.min_time_between_pings_ms", 100),
+]
+
+
 def test_health_is_watched(tmp_path: Path) -> None:
-    with serving(patient(), write_mixed(tmp_path)) as service, grpc.insecure_channel(service.grpc) as channel:
+    """By a client that pings as often as it can, which gRPC's servers end by themselves."""
+    with serving(patient(), write_mixed(tmp_path)) as service, grpc.insecure_channel(service.grpc, PINGS) as channel:
         asking = channel.unary_stream("/grpc.health.v1.Health/Watch")
         states = asking(b"", timeout=60)
         read = oip_pb2.HealthCheckResponse.FromString

@@ -17,6 +17,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from plimsoll.errors import InputError
+from plimsoll.serve.background import in_background
 from plimsoll.serve.messages import InferenceResult, Picture, RawOutputs, RequestError, RequestOptions
 from plimsoll.serve.metrics import Metrics
 from plimsoll.serve.worker_handle import ItemKind
@@ -94,9 +95,8 @@ class Candidate:
             self._count("skipped", len(pictures))
             return
         options = replace(options, priority=-1, timeout=None)
-        task = asyncio.create_task(self._compare(kind, pictures, options, answers))
-        self._comparing.add(task)
-        task.add_done_callback(self._comparing.discard)
+        comparing = self._compare(kind, pictures, options, answers)
+        in_background(f"comparing {self.model.name}'s answers", comparing, self._comparing)
 
     async def close(self) -> None:
         """Compare no more."""

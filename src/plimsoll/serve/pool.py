@@ -9,11 +9,13 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 from plimsoll.core import duration
 from plimsoll.core.target import Target
 from plimsoll.errors import InputError
+from plimsoll.serve.background import lasting, next_backoff
 from plimsoll.serve.folders import ServiceFolder
 from plimsoll.serve.ipc import Arena
 from plimsoll.serve.messages import ModelMetadata, RequestError
@@ -138,17 +140,10 @@ def _count(number: int, noun: str) -> str:
 
 
 _WATCH_S = 0.25
-_FIRST_BACKOFF_S = 0.1
-_LONGEST_BACKOFF_S = 30.0
 _SILENCE_FACTOR = 3.0
 """A starting worker may be silent so many times as long as the earlier ones were."""
 
 _log = logging.getLogger("plimsoll.serve")
-
-
-def next_backoff(failures: int) -> float:
-    """Return how many seconds to wait before a process is started again, after so many failures in a row."""
-    return min(_LONGEST_BACKOFF_S, _FIRST_BACKOFF_S * 2.0 ** min(failures - 1, 16))
 
 
 @dataclass(frozen=True)
@@ -204,7 +199,7 @@ class Pool:
             await self.close()
             raise
         self._supervisors = [asyncio.create_task(self._supervise(worker)) for worker, _ in pairs]
-        self._watcher = asyncio.create_task(self._watch())
+        self._watcher = asyncio.create_task(lasting(f"{self.name}: watching the workers", self._watch))
         return started[0]
 
     @property
@@ -266,8 +261,14 @@ class Pool:
 
     async def _supervise(self, worker: WorkerHandle) -> None:
         """Listen to a worker, and to those that replace it, one after another; nothing but closing ends this."""
+        place = [worker]
+        await lasting(f"{self.name}: keeping a worker", partial(self._keep, place))
+
+    async def _keep(self, place: list[WorkerHandle]) -> None:
+        """Listen to the worker in a place, and put another one there when it ends."""
         failures = 0
         while True:
+            (worker,) = place
             try:
                 reason = await worker.listen(self.callbacks.on_result)
             except Exception as error:  # noqa: BLE001 - whatever it is, the worker must be replaced
@@ -280,8 +281,8 @@ class Pool:
                 return
             self.callbacks.on_restart(worker.kill_reason.partition(":")[0] or "died")
             _log.warning("%s: worker %d is gone (%s); starting another", self.name, worker.number, reason)
-            worker = await self._start_replacement(failures)
-            if not worker.ready:
+            place[:] = [await self._start_replacement(failures)]
+            if not place[0].ready:
                 return
 
     async def _start_replacement(self, failures: int) -> WorkerHandle:

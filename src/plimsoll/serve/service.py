@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from prometheus_client.core import Metric
 from plimsoll.core.target import Target
 from plimsoll.core.wording import printable
 from plimsoll.errors import PlimsollError
+from plimsoll.serve.background import in_background
 from plimsoll.serve.candidates import Candidate, candidates
 from plimsoll.serve.folders import ServiceFolder, Snapshot
 from plimsoll.serve.inbound import InboundMemory
@@ -269,18 +270,13 @@ class ServedModel:
         copy_is_gone = reason == "start_failed" and self._snapshot is not None and self._snapshot.is_gone
         if copy_is_gone and not self._load_lock.locked():
             _log.warning("%s: somebody removed the copy of its bundle; loading it anew", self.name)
-            self._in_background(self._reload())
+            in_background(f"{self.name}: loading it anew", self._reload(), self._retiring)
 
     async def _reload(self) -> None:
         try:
             await self.load()
         except PlimsollError as error:
             _log.error("%s: can't be loaded anew: %s", self.name, error)
-
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._retiring.add(task)
-        task.add_done_callback(self._retiring.discard)
 
     def _retire(self, pool: Pool, snapshot: Snapshot | None) -> None:
         """Let an old version finish what it has, in the background."""
@@ -292,7 +288,7 @@ class ServedModel:
             if snapshot is not None:
                 await asyncio.to_thread(snapshot.remove)
 
-        self._in_background(finish())
+        in_background(f"{self.name}: ending an old version", finish(), self._retiring)
 
 
 _log = logging.getLogger("plimsoll.serve")

@@ -227,8 +227,11 @@ class WorkerHandle:
             self._outbound.close()
             self._outbound = None
         if self._scratch:
-            await asyncio.to_thread(shutil.rmtree, self._scratch, True)
-            self._scratch = ""
+            scratch, self._scratch = self._scratch, ""
+            try:
+                await asyncio.to_thread(shutil.rmtree, scratch, True)
+            except RuntimeError:  # the system has no room for another thread
+                shutil.rmtree(scratch, ignore_errors=True)
 
     @property
     def _stdout(self) -> asyncio.StreamReader:

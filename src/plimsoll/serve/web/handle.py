@@ -16,13 +16,13 @@ from typing import Any
 
 from plimsoll.errors import BackendError, PlimsollError
 from plimsoll.serve import child, ipc
+from plimsoll.serve.background import in_background, lasting, next_backoff
 from plimsoll.serve.candidates import Outcome
 from plimsoll.serve.child import ChildProcess
 from plimsoll.serve.http.listener import Address, SharedSockets, close_sockets
 from plimsoll.serve.inbound import StoredInput
 from plimsoll.serve.messages import Problem, RawOutputs, RequestError, RequestOptions
-from plimsoll.serve.pipeline import problem_of
-from plimsoll.serve.pool import next_backoff
+from plimsoll.serve.pipeline import BUG, problem_of
 from plimsoll.serve.service import Service
 
 _END_S = 5.0
@@ -149,7 +149,8 @@ class WebProcess:
     async def _listen(self) -> str:
         """Take frames until it ends, or has been silent for too long; returns why it did."""
         assert self._process is not None  # noqa: S101 - `_start` comes first
-        watching = asyncio.create_task(self._watch(self._process))
+        watch = partial(self._watch, self._process)
+        watching = asyncio.create_task(lasting(f"watching web process {self.number}", watch))
         try:
             while (message := await ipc.read_async(self._process.stdout)) is not None:
                 self._last_heard = time.monotonic()
@@ -183,9 +184,7 @@ class WebProcess:
             if (request := self._requests.get(message["cancel"])) is not None:
                 request.cancel()
         elif "call" in message:
-            task = asyncio.create_task(self._call(message))
-            self._calls.add(task)
-            task.add_done_callback(self._calls.discard)
+            in_background(f"web process {self.number} is answered", self._call(message), self._calls)
         elif "listening" in message:
             self.started += 1
             self.listening.set()
@@ -204,6 +203,9 @@ class WebProcess:
                     await item.future
         except RequestError as refused:
             self.send({"refused": number, "problem": asdict(refused.problem)})
+        except Exception:  # noqa: BLE001 - or the process would wait for an answer for ever
+            _log.exception("a bug while a request of web process %d was computed", self.number)
+            self.send({"refused": number, "problem": asdict(BUG)})
         finally:
             self._requests.pop(number, None)
 
@@ -248,6 +250,9 @@ class WebProcess:
             reply["value"] = await acts[message["what"]](message)
         except PlimsollError as error:
             reply["problem"] = asdict(problem_of(error))
+        except Exception:  # noqa: BLE001 - or the process would wait for an answer for ever
+            _log.exception("a bug while web process %d was answered", self.number)
+            reply["problem"] = asdict(BUG)
         self.send(reply)
 
     async def _load(self, message: Mapping[str, Any]) -> None:

@@ -12,11 +12,13 @@ import os
 import signal
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 from plimsoll.serve import ipc, log
 from plimsoll.serve.access.authorizer import Authorizer
+from plimsoll.serve.background import lasting
 from plimsoll.serve.http.app import application
 from plimsoll.serve.http.listener import (
     Address,
@@ -73,7 +75,7 @@ async def serve(input_: IO[bytes], output: IO[bytes]) -> None:
     }
     listening = asyncio.create_task(main.listen())
     listening.add_done_callback(_end)
-    reporting = asyncio.create_task(_report(main))
+    reporting = asyncio.create_task(lasting("reporting to the main process", partial(_report, main)))
     answering = asyncio.create_task(server.serve([socket.socket(fileno=number) for number in config["sockets"]]))
     while not server.started and not answering.done():
         await asyncio.sleep(0.01)
