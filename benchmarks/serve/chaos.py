@@ -80,7 +80,7 @@ async def run_scenario(testbed: Testbed, scenario: Scenario, amount: float) -> d
     before = await testbed.holds()
     testbed.outcome = Outcome()
     testbed.closed.clear()
-    started = time.monotonic()
+    began, started = time.time(), time.monotonic()
     details = await scenario.act(testbed, amount)
     took = time.monotonic() - started
     wrong = (
@@ -92,6 +92,7 @@ async def run_scenario(testbed: Testbed, scenario: Scenario, amount: float) -> d
         f"{count} requests {how}" for how, count in testbed.outcome.statuses.items() if how in ("unanswered", "late")
     ]
     result = {
+        "began": began,
         "seconds": round(took, 1),
         "answers_a_second": round(testbed.outcome.requests / took, 1),
         "traffic": testbed.outcome.to_dict(),
@@ -126,7 +127,7 @@ def run(name: str, server: Server, photos: Sequence[Photo], arguments: argparse.
             testbed = Testbed(running, photos, arguments.tolerance, arguments.clients, Path(folder))
             result = asyncio.run(run_scenario(testbed, scenario, arguments.seconds or scenario.seconds))
             code = running.process.poll() if scenario.ends else running.stop()
-        pauses = Pauses.read(noted)
+        pauses = Pauses.read(noted, result.pop("began"))
         result["pauses"] = asdict(pauses)
         if pauses.largest_computed > LONGEST_PAUSE_MS:
             result["wrong"].append(f"the event loop stood still for {pauses.largest_computed:.0f} ms of computing")

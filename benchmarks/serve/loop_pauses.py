@@ -34,9 +34,10 @@ class Pauses:
     """Of what its process computed during one."""
 
     @classmethod
-    def read(cls, file: Path) -> Self:
-        """Read what was noted."""
-        rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    def read(cls, file: Path, since: float) -> Self:
+        """Read what was noted since a time (seconds since 1970)."""
+        lines = file.read_text().splitlines() if file.exists() else []
+        rows = [row for row in map(json.loads, lines) if row[0] > since]
         computed = [min(pause, process) for _, pause, _, process in rows]
         return cls(len(rows), max((row[1] for row in rows), default=0.0), max(computed, default=0.0))
 

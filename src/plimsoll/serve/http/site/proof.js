@@ -44,7 +44,7 @@ function showCandidate(candidate) {
   const { model, share, shadow, same, different, failed, largest_deviation: deviation } = candidate;
   const percent = (value) => value.toLocaleString("en", { style: "percent", maximumFractionDigits: 2 });
   const compared = same + different + failed;
-  const words = [`${model} is on trial beside this model.`];
+  const words = [`The model “${model}” is on trial beside this one.`];
   if (share) words.push(`It answers ${percent(share)} of the requests.`);
   if (shadow) words.push(`${percent(shadow)} are computed by both, and their answers compared: ${compared.toLocaleString("en")} pictures so far.`);
   if (compared) words.push(different + failed ? `${different.toLocaleString("en")} were decided differently, ${failed.toLocaleString("en")} had no answer.` : "All were decided alike.");
