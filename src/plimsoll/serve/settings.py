@@ -49,7 +49,7 @@ class Settings(BaseModel):
     """A larger request is answered with 413."""
     max_grpc_bytes: int = Field(16 * MEBIBYTE, ge=1024)
     """A larger message over gRPC is refused; so is one larger than `max_body_bytes`. gRPC's library copies a message in
-    the event loop, which answers nobody meanwhile: about a millisecond for each MiB."""
+    the event loop, which answers nobody meanwhile: up to two milliseconds for each MiB."""
     max_received_bytes: int = Field(512 * MEBIBYTE, ge=1024)
     """Of all requests that are being received, together; beyond it new ones are answered with 503."""
     max_items: int = Field(256, ge=1)
