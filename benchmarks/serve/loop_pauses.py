@@ -70,7 +70,7 @@ def main() -> None:
         finally:
             watching.cancel()
 
-    server.serve = watched
+    server.serve = watched  # type: ignore[assignment]
     plimsoll()
 
 

@@ -5,7 +5,8 @@
 Every service has the same tiny network and the same workers; they are asked in turns by 16 connections (wrk).
 Beside the rates stands the processor time of a request, by kind of process. On a machine with few cores the load and
 the workers take part of them, so that the rates alone say little: `possible` is the rate at which the busiest process
-is busy all the time.
+is busy all the time, and `bound` the rate at which all cores are, with everything that a request costs: no more can be
+measured on this machine.
 """
 
 from __future__ import annotations
@@ -140,15 +141,19 @@ def main() -> int:
                     busiest[name].append(answers / max(spent))
     kinds = ("main", "serve.web", "serve.worker", "load")
     print(f"{host.cores()} cores, {arguments.workers} workers, {arguments.clients} connections")
-    print(f"| | requests/s (95 % interval) | possible | {' | '.join(f'{kind}, ms' for kind in kinds)} |")
-    print("| --- | ---: | ---: |" + " ---: |" * len(kinds))
+    print(f"| | requests/s (95 % interval) | possible | bound | {' | '.join(f'{kind}, ms' for kind in kinds)} |")
+    print("| --- | ---: | ---: | ---: |" + " ---: |" * len(kinds))
     for name, measured_rates in rates.items():
         rate = estimate(measured_rates)
         spent_by_kind = " | ".join(
             f"{estimate(costs[name][kind]).median:.3f}" if kind in costs[name] else "" for kind in kinds
         )
         possible = estimate(busiest[name]).median
-        print(f"| {name} | {rate.median:.0f} ({rate.low:.0f} … {rate.high:.0f}) | {possible:.0f} | {spent_by_kind} |")
+        bound = 1e3 * host.cores() / sum(estimate(spent).median for spent in costs[name].values())
+        print(
+            f"| {name} | {rate.median:.0f} ({rate.low:.0f} … {rate.high:.0f}) | {possible:.0f} | {bound:.0f} |"
+            f" {spent_by_kind} |"
+        )
     first, *others = rates
     for name in others:
         print(compare_speeds(first, name, rates[first], rates[name]).sentence())

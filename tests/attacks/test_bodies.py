@@ -136,6 +136,7 @@ BODIES: dict[str, Hostile] = {
         NATIVE, lambda: parts(1, data=b"\r\n-----x" * 7 * MEGABYTE), 415, **FORM
     ),
     "dashes": hostile(NATIVE, lambda: parts(1, data=b"-" * 60 * MEGABYTE), 415, **FORM),
+    "large pictures": hostile(NATIVE, lambda: parts(15, data=bytes(4 * MEGABYTE)), 200, **FORM),
     "a part with a long head": hostile(NATIVE, lambda: parts(1, b"a" * 60 * MEGABYTE), 400, **FORM),
     "a part with many parameters": hostile(
         NATIVE, lambda: parts(200, b"Content-Disposition: form-data" + b';a="' * 4000), 400, 413, 422, **FORM

@@ -11,7 +11,7 @@ import numpy as np
 
 from plimsoll.serve.ipc import Arena, Array, Blocks, BytesRef, TensorRef, tensor_bytes
 from plimsoll.serve.messages import Picture, PixelFrame, Problem, RequestError, RequestOptions
-from plimsoll.serve.parsing import copy
+from plimsoll.serve.parsing import QUICK_COPY, copy
 from plimsoll.serve.worker_handle import ItemKind
 
 
@@ -34,6 +34,7 @@ class InboundMemory:
         self.arena = arena
         self.blocks = Blocks(size)
         self._start = start
+        self._copied = 0
 
     @classmethod
     def create(cls, size: int, parts: int = 1) -> InboundMemory:
@@ -49,6 +50,10 @@ class InboundMemory:
         ref: BytesRef = {"offset": self._start + offset, "size": len(data)}
         try:
             await copy(data, self.arena.at(ref))
+            self._copied += len(data)
+            if self._copied > QUICK_COPY:  # others have their turn between the many pictures of a request
+                self._copied = 0
+                await asyncio.sleep(0)
         except asyncio.CancelledError:
             self.blocks.free(offset)
             raise

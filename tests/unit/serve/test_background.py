@@ -98,9 +98,9 @@ def _tasks(tree: ast.Module) -> Iterator[tuple[ast.Call, ast.AST]]:
     """Yield each call that makes a task, with the outermost class or function that it stands in."""
     for owner in tree.body:
         for node in ast.walk(owner):
-            made = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
-            if made and node.func.attr in ("create_task", "ensure_future"):
-                yield node, owner
+            match node:
+                case ast.Call(func=ast.Attribute(attr="create_task" | "ensure_future")):
+                    yield node, owner
 
 
 def _is_seen(call: ast.Call, owner: ast.AST) -> bool:
