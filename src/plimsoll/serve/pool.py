@@ -261,14 +261,14 @@ class Pool:
 
     async def _supervise(self, worker: WorkerHandle) -> None:
         """Listen to a worker, and to those that replace it, one after another; nothing but closing ends this."""
-        place = [worker]
-        await lasting(f"{self.name}: keeping a worker", partial(self._keep, place))
+        current = [worker]
+        await lasting(f"{self.name}: keeping a worker", partial(self._keep, current))
 
-    async def _keep(self, place: list[WorkerHandle]) -> None:
-        """Listen to the worker in a place, and put another one there when it ends."""
+    async def _keep(self, current: list[WorkerHandle]) -> None:
+        """Listen to the only worker in a list, and put another one there when it ends."""
         failures = 0
         while True:
-            (worker,) = place
+            (worker,) = current
             try:
                 reason = await worker.listen(self.callbacks.on_result)
             except Exception as error:  # noqa: BLE001 - whatever it is, the worker must be replaced
@@ -281,8 +281,8 @@ class Pool:
                 return
             self.callbacks.on_restart(worker.kill_reason.partition(":")[0] or "died")
             _log.warning("%s: worker %d is gone (%s); starting another", self.name, worker.number, reason)
-            place[:] = [await self._start_replacement(failures)]
-            if not place[0].ready:
+            current[:] = [await self._start_replacement(failures)]
+            if not current[0].ready:
                 return
 
     async def _start_replacement(self, failures: int) -> WorkerHandle:
