@@ -17,7 +17,7 @@ from report_screenshots import FOLDER, SCHEMES, write
 
 from plimsoll.export.web import chromium
 
-VIEWS = {"desktop": (1280, 1340, 1.0), "phone": (390, 1900, 1.5)}
+VIEWS = {"desktop": (1280, 1340, 1.0), "phone": (390, 2160, 1.5)}
 """Width and height in CSS pixels, and how many pixels each has."""
 _SMALLEST_WINDOW = 500
 _DROP = """

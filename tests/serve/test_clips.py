@@ -114,8 +114,8 @@ def test_objects_keep_their_numbers_and_a_clip_has_one_score(service: ServicePro
         assert client.predict_clip(clip, track=True, sample="every=4")[1].unwrap().boxes[0].track == 1
     long = clips.write(bundle.parent / "longer.mp4", squares(60)).read_bytes()
     (row,) = lines(service, long, "?clip_score=share=10%25")
-    assert row["answer"]["frames"] == 40
-    assert "longer than" in row["error"]["message"], "what could be read, and the error"
+    assert 0 < row["answer"]["frames"] <= 40
+    assert row["error"]["kind"] == "image", "what could be read, and why not the rest"
     for query in ("clip_score=best", "clip_score=nth=99", "early_exit=true", "clip_score=share=5%25&early_exit=1"):
         assert service.post(f"/v1/predict/clip?{query}", content=b"x").status_code == 422
     assert "points" in service.post("/v1/predict/clip?smooth=true", content=b"x").json()["error"]["message"]

@@ -252,7 +252,10 @@ def test_a_cascade_is_answered_as_in_python(run_here: RunHere, sampling: str, tm
     if sampling == "spec":  # a bundle brings its golden pictures along
         given = tmp_path / "marks"
         assert run_here("pack", file, "--out", given, "--images", tmp_path / "drawn").returncode == 0
-    done = run_here("convert", given, "--target", "web:wasm:float32", "--out", page)
+    page.mkdir()
+    for name in ("model.json", "spec.json", "plimsoll.js"):
+        (page / name).touch()  # an older package
+    done = run_here("convert", given, "--target", "web:wasm:float32", "--out", page, "--force")
     assert done.returncode == 0, done.stderr
     answers = web.browse(page, pictures)
     assert all(check.passed for check in answers.checks), answers.checks
@@ -268,6 +271,9 @@ def test_a_cascade_is_answered_as_in_python(run_here: RunHere, sampling: str, tm
                 assert box["box"] == pytest.approx(same["box"], abs=0.05)
                 np.testing.assert_allclose(box["points"], same["points"], atol=0.05)
     if sampling == "spec":
+        again = run_here("convert", file, "--target", "web:wasm:float32", "--out", page)
+        assert again.returncode == 2
+        assert b"--force" in again.stderr
         shown = use(page, "drop", [pictures[0]])
         assert shown["checked"].split("/")[0] == shown["checked"].split("/")[1]
         assert "2 boxes" in shown["cards"][0]

@@ -52,8 +52,13 @@ def convert(  # noqa: PLR0913 - each parameter is an option of the command
     from plimsoll.ship.job_runner import convert as build
     from plimsoll.ship.strategy import calibrator_for
 
-    check_destination(out, overwrite=force)
     backends.for_target(target)  # refuses a target that this machine can't build for before any work is done
+    if backends.get(target.runtime).in_browser:
+        from plimsoll.export import web
+
+        web.check_destination(out, overwrite=force)
+    else:
+        check_destination(out, overwrite=force)
     if images:
         check_exist(images)
     with tempfile.TemporaryDirectory(prefix="plimsoll-convert-") as name:

@@ -314,7 +314,8 @@ class CascadePredictor(Predictor):
 
 
 def whole_spec(cascade: CascadeSpec, stages: Sequence[Spec]) -> Spec:
-    """Return the Spec of a cascade's answers: its first stage's input, and boxes with the last stage's points."""
+    """Return the Spec of a cascade's answers: its own name and description, its first stage's input, and boxes with the
+    last stage's points."""
     first = stages[0].output
     assert isinstance(first, Detect)  # noqa: S101 - checked by CascadeStages
     labels = GESTURES if cascade.labels == "gestures" else first.labels
@@ -325,7 +326,8 @@ def whole_spec(cascade: CascadeSpec, stages: Sequence[Spec]) -> Spec:
     ]
     # No network has this head: it is one that may have points.
     whole = Detect(head="yolov8", labels=labels, confidence=first.confidence, points=points[-1])
-    return stages[0].model_copy(update={"name": cascade.name, "output": whole})
+    described = {"name": cascade.name, "description": cascade.description, "output": whole}
+    return stages[0].model_copy(update=described)
 
 
 def _opened(stage: Stage, folder: Path, preprocessing: Preprocessing | None) -> ResolvedModel:

@@ -9,6 +9,6 @@ from __future__ import annotations
 
 from plimsoll.export.web.answers import BrowserAnswers, browse
 from plimsoll.export.web.cascade import package_cascade
-from plimsoll.export.web.folder import package
+from plimsoll.export.web.folder import check_destination, package
 
-__all__ = ["BrowserAnswers", "browse", "package", "package_cascade"]
+__all__ = ["BrowserAnswers", "browse", "check_destination", "package", "package_cascade"]

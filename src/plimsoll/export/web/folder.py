@@ -59,7 +59,7 @@ def package(
 def new_package(out: Path, *, force: bool) -> Iterator[Path]:
     """Give a folder to write a package into, and put it in its place `out` at the end; raises BundleError where `out`
     is anything but a package that `force` replaces, or can't be written."""
-    _check_destination(out, overwrite=force)
+    check_destination(out, overwrite=force)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".web-") as name:
         folder = Path(name) / "package"
@@ -115,9 +115,9 @@ def checked(model: Model, target: Target) -> Spec:
     return spec
 
 
-def _check_destination(out: Path, *, overwrite: bool) -> None:
-    """Refuse what can't become a package's folder; of what is there, only another web package or an empty folder is
-    replaced."""
+def check_destination(out: Path, *, overwrite: bool) -> None:
+    """Raise BundleError for what can't become a package's folder; of what is there, only another web package or an
+    empty folder is replaced."""
     if out.suffix.lower() == ".zip":
         raise BundleError(
             f"{out}: a web package is a folder", "Leave .zip out of its name; a web server serves folders."
