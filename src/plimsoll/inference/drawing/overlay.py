@@ -124,8 +124,8 @@ def _box(canvas: Canvas, box: Box, size: int, scale: float, given: Colour | None
 def _points(canvas: Canvas, points: NDArray[np.float64], colour: Colour) -> None:
     """Draw points as large as their distance allows: 468 on a face are smaller than 4 corners."""
     extent = max(float(np.ptp(points, axis=0).max()), 1.0)
-    radius = round(np.clip(0.2 * extent / np.sqrt(len(points)), 1, max(canvas.shape[0] // 150, 2)))
-    discs(canvas, points, colour, int(radius))
+    radius = int(np.clip(0.2 * extent / np.sqrt(len(points)), 0, max(canvas.shape[0] // 150, 2)))
+    discs(canvas, points, colour, radius)
 
 
 def _outline(canvas: Canvas, labels: NDArray[np.uint16], colour: Colour) -> None:
