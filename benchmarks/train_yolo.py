@@ -118,7 +118,8 @@ def train_yolov5(out: Path, seconds: float) -> None:
     configuration = Path(str(__import__("yolov5").__file__)).parent / "models" / "yolov5n.yaml"
     torch.manual_seed(0)
     model = Model(str(configuration), ch=3, nc=len(LABELS))
-    model.hyp = {"cls_pw": 1.0, "obj_pw": 1.0, "fl_gamma": 0.0, "box": 0.05, "obj": 1.0, "cls": 0.5, "anchor_t": 4.0}
+    # The author scales `cls` by labels / 80 and `obj` by (size / 640)²: unscaled, they drown the boxes' loss.
+    model.hyp = {"cls_pw": 1.0, "obj_pw": 1.0, "fl_gamma": 0.0, "box": 0.05, "obj": 0.1, "cls": 0.05, "anchor_t": 4.0}
     loss = ComputeLoss(model)
     optimizer = torch.optim.AdamW(model.parameters(), 2e-3, weight_decay=5e-4)
     samples = [_sample(file) for file in sorted((out / "data" / "images" / "train").iterdir())]

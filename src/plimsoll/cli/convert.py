@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from plimsoll.cli import options
+from plimsoll.core.wording import printable
 from plimsoll.errors import InputError
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def convert(  # noqa: PLR0913 - each parameter is an option of the command
     from plimsoll.bundle.packing import pack
     from plimsoll.inference.images import check_exist, list_images
     from plimsoll.inference.predictor import open_model
+    from plimsoll.quantize import lint
     from plimsoll.report.trial import Candidate
     from plimsoll.ship.job_runner import convert as build
     from plimsoll.ship.strategy import calibrator_for
@@ -72,6 +74,9 @@ def convert(  # noqa: PLR0913 - each parameter is an option of the command
         with open_model(model, spec, preprocessing=preprocessing, import_folder=folder / "import") as opened:
             formats = opened.model.require_spec().input.decode.formats
             pictures = list_images(images, max_images, formats) if images else []
+            if target.precision in ("int8", "int16x8") and opened.model.format == "onnx":
+                for finding in lint(opened.model, images=None if calibration else len(pictures)):
+                    typer.echo(f"before quantizing: {printable(finding.message)}. {finding.advice}", err=True)
             candidate = Candidate(opened.preprocessing, folded, target, calibrator_for(target, calibrator))
             built = build(opened.model, candidate, pictures, folder, calibration)
             if backends.get(target.runtime).in_browser:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,6 +39,7 @@ def inspect(
     from plimsoll.inference.cascade_bundle import open_whole
     from plimsoll.inference.predictor import open_model
     from plimsoll.onnx.inspection import inspect as look_into
+    from plimsoll.quantize import lint
 
     if spec is None and not graph and (whole := open_whole(model)) is not None:
         with whole:
@@ -55,10 +57,15 @@ def inspect(
             _show_graph(opened.model.source)
             return
         inspection = look_into(opened.model)
+        findings = [finding for finding in lint(opened.model) if finding.code == "mixed-ranges"]
     if json_:
-        typer.echo(json.dumps(inspection.to_dict(), indent=2))
-    else:
-        _show(inspection, Console())
+        typer.echo(
+            json.dumps({**inspection.to_dict(), "findings": [asdict(finding) for finding in findings]}, indent=2)
+        )
+        return
+    _show(inspection, Console())
+    for finding in findings:
+        typer.echo(f"\n{printable(finding.message)}. {finding.advice}")
 
 
 def _show_graph(path: Path) -> None:

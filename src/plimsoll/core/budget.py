@@ -112,6 +112,7 @@ METRICS: dict[str, tuple[LimitKind, str]] = {
     "map": ("change", "change of COCO's mAP (IoU 0.5 to 0.95) against labels, in points of 100: lower 95 % bound"),
     "map50": ("change", "change of the mAP at IoU 0.5 against labels, in points of 100: lower 95 % bound"),
     "mask_map": ("change", "change of the masks' mAP against labels, in points of 100: lower 95 % bound"),
+    "point_map": ("change", "change of the points' mAP (OKS) against labels, in points of 100: lower 95 % bound"),
     "mask_iou": ("agreement", "mean IoU of matched boxes' masks: lower 95 % bound"),
     "miou": ("agreement", "mean intersection over union of the masks' labels: lower 95 % bound"),
     "boundary_iou": ("agreement", "the same of the masks' boundaries: lower 95 % bound"),
@@ -138,7 +139,7 @@ SCORE_METRICS = frozenset(
 _AGAINST_LABELS = "label_"
 """How metrics begin that are measured against labels and against the reference under one name: a limit with a sign is
 one on the change against labels."""
-_IN_POINTS = frozenset({"map", "map50", "mask_map", "label_miou"})
+_IN_POINTS = frozenset({"map", "map50", "mask_map", "point_map", "label_miou"})
 """Metrics that people quote in points of 100, and limit in them."""
 MEANS = frozenset({"label_miou", "label_nme", "label_point_auc"})
 """Changes of a mean, whose bound shrinks with what changes and not with the number of pictures alone."""
@@ -152,7 +153,7 @@ TASK_METRICS: dict[str, tuple[str, ...]] = {
     ),
     "detect": (
         *("agreement", "box_recall", "box_precision", "box_score_deviation", "box_error", "box_shift", "box_changes"),
-        *("nme", "mask_iou", "map", "map50", "mask_map", "snr"),
+        *("nme", "mask_iou", "map", "map50", "mask_map", "point_map", "snr"),
     ),
     "segment": ("agreement", "miou", "boundary_iou", "pixel_changes", "label_miou", "snr"),
     "landmarks": (

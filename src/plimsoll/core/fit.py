@@ -73,6 +73,12 @@ def picture_input(spec: Spec, inputs: Sequence[_T], network: str) -> _T:
     return _select(spec, spec.input.tensor, own, network, "input")
 
 
+def lacks_batch_axis(spec: Spec, picture: NamedTensor) -> bool:
+    """Tell whether the picture's input takes what the input steps make as it is, without an axis for pictures."""
+    shape = picture.shape
+    return not spec.input.is_packed and shape is not None and len(shape) == 3 and _agree(spec.input.shape, shape)
+
+
 def only_input(spec: Spec, inputs: Sequence[_T], network: str) -> _T:
     """Return the input that takes the picture; raises SpecError for a network that needs more than a picture, too."""
     picture = picture_input(spec, inputs, network)

@@ -39,6 +39,8 @@ the means, and where the step's own filter takes the means for pixels."""
 
 def decoder_scale(width: int, height: int, step: Resize, least_fitted: float = _LEAST_FITTED) -> int:
     """Return by what both sides of a JPEG file's picture may be divided while it is decoded: 1, 2, 4 or 8."""
+    if step.pad_first:
+        return 1
     out_width, out_height = reference.resized_size(width, height, step)
     ratio = min(width / out_width, height / out_height)
     if _is_fitted(step) and can_shrink((width, height), out_width, out_height):
@@ -57,6 +59,9 @@ def resize(pixels: Pixels, step: Resize, image: ImageSpec) -> Pixels:
     order.
     """
     source = pixels if isinstance(pixels, Reduced) else Reduced(as_array(pixels), size_of(pixels))
+    if step.pad_first:
+        square = reference.pad_to_square(_in_order(source.pixels, image.colour), step)
+        source = Reduced(square, size_of(square))
     if reference.resized_size(*source.size, step) == source.size:
         return reference.resize_to_fit(_in_order(source.pixels, image.colour), step, _resize_array)
     return reference.resize_to_fit(source, step, partial(_resize_to, order=image.colour))

@@ -42,7 +42,7 @@ from plimsoll.preprocessing.decoded import DecodedPicture, decoded_pixels
 from plimsoll.preprocessing.formats import sniff
 from plimsoll.preprocessing.frames import frames
 from plimsoll.preprocessing.pillow_file import translate_errors
-from plimsoll.preprocessing.reference import padding, resized_size
+from plimsoll.preprocessing.reference import padding, resized_size, square_around
 from plimsoll.spec import Input
 from plimsoll.spec.steps import Channels, Crop, Decode, ImageSpec, Jpeg, Resize, Step
 
@@ -144,6 +144,9 @@ def geometry_of(spec: Input, size: tuple[int, int], orientation: int = 1) -> Ima
     visible = (0.0, 0.0, float(width), float(height))
     for step in spec.steps[1:]:
         if isinstance(step, Resize):
+            if step.pad_first:
+                left, top, side = square_around(width, height, step)
+                x, y, width, height = x.after(1.0, -left), y.after(1.0, -top), side, side
             across, down = resized_size(width, height, step)
             x, y = x.after(*_resize_axis(width, across, step)), y.after(*_resize_axis(height, down, step))
             left, top, width, height = padding(across, down, step)

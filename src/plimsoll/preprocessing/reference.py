@@ -20,6 +20,7 @@ import simplejpeg
 from PIL import Image
 
 from plimsoll.errors import ImageError
+from plimsoll.preprocessing import memory
 from plimsoll.preprocessing.decode import Array, Pixels, as_array, as_image, size_of
 from plimsoll.preprocessing.resample import resample
 from plimsoll.spec.steps import Cast, Channels, Crop, ImageSpec, Jpeg, Layout, Mean, Resize, Scale, Std
@@ -36,12 +37,14 @@ _PREMULTIPLIED = {"LA": "La", "RGBA": "RGBa"}
 _PILLOW_SUBSAMPLING = {"4:4:4": 0, "4:2:2": 1, "4:2:0": 2}
 MAX_LONG_EDGE = 65_535
 """A picture of 1 x 50,000,000 pixels must not become 224 x 11 billion by its shorter side."""
+MAX_SQUARE_PIXELS = 100_000_000
+"""A picture of 50,000 x 10 pixels must not become 2.5 gigapixels."""
 
 
 def resize(pixels: Pixels, step: Resize, image: ImageSpec) -> Pixels:
     """Resize as the step's convention does it; uint8, or float32 in 0…255 with rounding = 'none'."""
     del image
-    return resize_to_fit(pixels, step, resize_to)
+    return resize_to_fit(pad_to_square(pixels, step) if step.pad_first else pixels, step, resize_to)
 
 
 def resize_to_fit(pixels: Pixels, step: Resize, resize_to: Callable[[Pixels, int, int, Resize], Pixels]) -> Pixels:
@@ -52,7 +55,7 @@ def resize_to_fit(pixels: Pixels, step: Resize, resize_to: Callable[[Pixels, int
         if (width, height) == size_of(pixels) and step.rounding == "nearest"
         else resize_to(pixels, width, height, step)
     )
-    return _pad(as_array(out), step) if step.pads else out
+    return _padded(as_array(out), step, padding(width, height, step)) if step.pads else out
 
 
 def resized_size(width: int, height: int, step: Resize) -> tuple[int, int]:
@@ -141,9 +144,29 @@ def padding(width: int, height: int, step: Resize) -> tuple[int, int, int, int]:
     return left, top, width + missing_x, height + missing_y
 
 
-def _pad(pixels: Array, step: Resize) -> Array:
+def square_around(width: int, height: int, step: Resize) -> tuple[int, int, int]:
+    """Return (left, top, side): where a picture lies in the square that `pad_first` pads it to."""
+    side = max(width, height)
+    left, top = ((side - width) // 2, (side - height) // 2) if step.pad_position == "centre" else (0, 0)
+    return left, top, side
+
+
+def pad_to_square(pixels: Pixels, step: Resize) -> Array:
+    """Return a picture padded to a square; raises ImageError where that is absurd."""
+    width, height = size_of(pixels)
+    left, top, side = square_around(width, height, step)
+    if side * side > MAX_SQUARE_PIXELS:
+        raise ImageError(
+            f"{width}x{height} pixels: padded to a square it would have {side * side / 1e6:,.0f} megapixels, more than"
+            f" {MAX_SQUARE_PIXELS / 1e6:,.0f}"
+        )
+    memory.budget().reserve(side * side * 3)
+    return _padded(as_array(pixels), step, (left, top, side, side))
+
+
+def _padded(pixels: Array, step: Resize, frame: tuple[int, int, int, int]) -> Array:
     height, width, channels = pixels.shape
-    left, top, full_width, full_height = padding(width, height, step)
+    left, top, full_width, full_height = frame
     out = np.full((full_height, full_width, channels), step.pad_value, pixels.dtype)
     out[top : top + height, left : left + width] = pixels
     return out

@@ -41,6 +41,10 @@ class TrueBox:
     """Whether it stands for more than can be counted, or is hard to see: a box on it is neither right nor wrong."""
     outline: tuple[Polygon, ...] = ()
     """The polygons of its mask, each x, y, x, y … in the picture's pixels; none where only the box is known."""
+    points: tuple[tuple[float, float, int], ...] = ()
+    """Its key points: x, y in the picture's pixels, and 0 for one that is not marked."""
+    area: float = 0.0
+    """In pixels, as the labels say it; 0 where they don't."""
 
 
 Truths = dict[str, tuple[TrueBox, ...]]
@@ -65,12 +69,16 @@ class _Annotation(BaseModel):
     bbox: tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]
     iscrowd: int = 0
     segmentation: Any = ()
+    keypoints: list[FiniteFloat] = []
+    area: FiniteFloat = 0.0
 
     def box(self, label: str) -> TrueBox:
-        """Return it; of masks only polygons are read."""
+        """Return it; of masks only polygons are read. Key points are counted from 0, at the pixels' centres."""
         x, y, width, height = self.bbox
         outline = _polygons(self.segmentation) if isinstance(self.segmentation, list) else ()
-        return TrueBox(label, (x, y, x + width, y + height), bool(self.iscrowd), outline)
+        places = zip(self.keypoints[::3], self.keypoints[1::3], self.keypoints[2::3], strict=False)
+        points = tuple((a + 0.5, b + 0.5, int(seen)) for a, b, seen in places)
+        return TrueBox(label, (x, y, x + width, y + height), bool(self.iscrowd), outline, points, self.area)
 
 
 class _Coco(BaseModel):

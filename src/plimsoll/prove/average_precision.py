@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,8 @@ class ScoredBoxes:
     """`[boxes, 6]`: x0, y0, x1, y1, score, index of the label."""
     masks: tuple[BoxMask | tuple[float, ...] | None, ...]
     """Run lengths, or of turned boxes the corners x, y, x, y …"""
+    points: NDArray[np.float64] | None = None
+    """`[boxes, points, 2]`, x and y, of networks that give points."""
 
     @classmethod
     def of(cls, boxes: Sequence[Box], labels: dict[str, int], *, masks: bool) -> ScoredBoxes:
@@ -48,18 +50,25 @@ class ScoredBoxes:
         best = boxes[:MOST_BOXES]
         rows = [(*box.box, box.score, labels[box.label]) for box in best]
         inside = [box.mask or tuple(value for corner in box.corners for value in corner) or None for box in best]
-        return cls(np.array(rows, np.float64).reshape(-1, 6), tuple(inside) if masks else ())
+        points = [[point[:2] for point in box.points] for box in best]
+        return cls(
+            np.array(rows, np.float64).reshape(-1, 6),
+            tuple(inside) if masks else (),
+            np.array(points, np.float64) if any(points) else None,
+        )
 
 
 def changes_against(
     truths: Sequence[Truth | None],
     scored: Sequence[tuple[ScoredBoxes, ScoredBoxes] | None],
     labels: Sequence[str],
+    points: int = 0,
     *,
     masks: bool,
 ) -> tuple[tuple[MetricChange, ...], int]:
-    """Return mAP (IoU 0.5 to 0.95), mAP at 0.5 and, with `masks` where all objects have outlines, the masks' mAP of the
-    reference and the other, and on how many labelled pictures; nothing where no object is labelled.
+    """Return mAP (IoU 0.5 to 0.95), mAP at 0.5, with `masks` where all objects have outlines the masks' mAP, and with
+    `points` where some are marked that of the object key point similarity, of the reference and the other, and on how
+    many labelled pictures; nothing where no object is labelled.
 
     Both sequences have an item a picture. Raises BackendMissingError without pycocotools.
     """
@@ -81,6 +90,9 @@ def changes_against(
     if masks and all(box.outline for box in counted):
         sides = [_matches(boxes, answer, labels, "segm") for answer in answers]
         changes.append(_change("mask_map", sides, slice(None), len(known), len(counted)))
+    if points and (marked := sum(any(seen for *_, seen in box.points) for box in counted)):
+        sides = [_matches(boxes, answer, labels, "keypoints", points) for answer in answers]
+        changes.append(_change("point_map", sides, slice(None), len(known), marked))
     return tuple(changes), len(known)
 
 
@@ -97,15 +109,20 @@ def _change(
 
 
 def _matches(
-    truths: Sequence[Sequence[TrueBox]], answers: Sequence[ScoredBoxes], labels: Sequence[str], kind: str
+    truths: Sequence[Sequence[TrueBox]],
+    answers: Sequence[ScoredBoxes],
+    labels: Sequence[str],
+    kind: Literal["bbox", "segm", "keypoints"],
+    points: int = 0,
 ) -> list[LabelMatches]:
-    """Match one model's boxes (`bbox`) or masks (`segm`) with the labelled ones, label by label."""
+    """Match one model's boxes, masks or points with the labelled ones, label by label."""
     cocoeval = require("pycocotools.cocoeval", _INSTALL)
     numbers = {label: at for at, label in enumerate(labels)}
     sizes = [_size(boxes, answer) for boxes, answer in zip(truths, answers, strict=True)]
     true_rows = [
         _row(at, numbers[box.label], box.box)
         | {"iscrowd": int(box.crowd), "segmentation": _clipped(box.outline, sizes[at])}
+        | (_marked_points(box, points) if kind == "keypoints" else {})
         for at, boxes in enumerate(truths)
         for box in boxes
     ]
@@ -115,6 +132,8 @@ def _matches(
         parameters = evaluation.params
         parameters.areaRng, parameters.areaRngLbl, parameters.maxDets = [[0, 1e10]], ["all"], [MOST_BOXES]
         parameters.iouThrs = IOUS
+        if kind == "keypoints" and points != len(parameters.kpt_oks_sigmas):
+            parameters.kpt_oks_sigmas = np.full(points, 1 / points)
         evaluation.evaluate()
     count = len(truths)
     return [_of_label(evaluation.evalImgs[at * count : (at + 1) * count]) for at in range(len(labels))]
@@ -143,9 +162,20 @@ def _row(picture: int, label: int, corners: Sequence[float]) -> dict[str, Any]:
     }
 
 
+def _marked_points(box: TrueBox, count: int) -> dict[str, Any]:
+    """Return an object's key points; one without any is neither right nor wrong."""
+    points = box.points or ((0.0, 0.0, 0),) * count
+    area = {"area": box.area} if box.area > 0 else {}
+    seen = sum(mark > 0 for *_, mark in points)
+    return {"keypoints": [value for point in points for value in point], "num_keypoints": seen} | area
+
+
 def _scored_rows(picture: int, boxes: ScoredBoxes, size: tuple[int, int]) -> Iterator[dict[str, Any]]:
-    for (*corners, score, label), mask in zip(boxes.table, boxes.masks or [None] * len(boxes.table), strict=True):
+    masks = boxes.masks or [None] * len(boxes.table)
+    for at, ((*corners, score, label), mask) in enumerate(zip(boxes.table, masks, strict=True)):
         row = _row(picture, int(label), corners) | {"score": float(score)}
+        if boxes.points is not None:
+            row["keypoints"] = np.insert(boxes.points[at], 2, 1, axis=1).ravel().tolist()
         if mask is None:
             yield row
         else:

@@ -73,7 +73,7 @@ class BoxComparer(Comparer):
         """`labelled`: boxes of any score are decoded, as the precision against labels needs them."""
         self._labels = {label: at for at, label in enumerate(output.labels)}
         self._labelled, self._blends, self._outlined = labelled, output.suppression == "blend", output.has_outlines
-        self._has_points, self._has_masks = output.points > 0, output.has_masks
+        self._points, self._has_masks = output.points, output.has_masks
         self._thresholds = (output.confidence, other.confidence)
         self._settings = tuple(settings_that_differ(output, other, _NAMES))
 
@@ -125,7 +125,7 @@ class BoxComparer(Comparer):
             for i, j, _ in match(first, second, reaching)
             if reaching[i] or second[j].score >= self._thresholds[1]
         ]
-        points = [_point_error(box, partner) for box, partner in pairs] if self._has_points else [math.nan]
+        points = [_point_error(box, partner) for box, partner in pairs] if self._points else [math.nan]
         masks = [1.0 - box.mask.iou(partner.mask) for box, partner in pairs if box.mask and partner.mask]
         return sum(points), sum(masks) if self._has_masks else math.nan
 
@@ -142,8 +142,8 @@ class BoxComparer(Comparer):
     def comparison(
         self, measured: Sequence[PictureBoxes], failed: int, truths: Sequence[Truth | None] | None = None
     ) -> BoxComparison:
-        scored = [picture.scored for picture in measured]
-        changes, labelled = changes_against(truths or (), scored, tuple(self._labels), masks=self._outlined)
+        rows = [picture.scored for picture in measured]
+        changes, labelled = changes_against(truths or (), rows, tuple(self._labels), self._points, masks=self._outlined)
         return BoxComparison(
             len(measured) + failed, failed, tuple(measured), len(self._labels), self._settings, changes, labelled
         )
@@ -352,7 +352,7 @@ class BoxComparison(Comparison):
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"
+    return "unknown" if math.isnan(share) else f"{100 * share:.3g} %"
 
 
 _FITS = 0.75

@@ -1,6 +1,6 @@
 """Whether a model's contract fits labelled pictures: how often a classifier is right, how many labelled objects a
-detector finds, and whether a likely other contract (the channels in the other order, values on another scale) would be
-right more often."""
+detector finds, in how many pictures points and masks lie as they are marked, and whether a likely other contract (the
+channels in the other order, values on another scale) would be right more often."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from plimsoll.inference.predictor import Predictor, ResolvedModel
 from plimsoll.metrics.boxes import match
 from plimsoll.metrics.decisions import CONFIDENCE, bounds, interval
 from plimsoll.metrics.labelled import Ranking
+from plimsoll.prove import marked_contract
 from plimsoll.prove.labels import Truth, Truths, label_of
-from plimsoll.spec.spec import Classify, Detect, Spec
+from plimsoll.spec.spec import Classify, Detect, Landmarks, Output, Segment, Spec
 from plimsoll.spec.steps import Channels, Mean, Scale, Std
 from plimsoll.tasks import Answer
 from plimsoll.tasks.classify import Classification
@@ -32,6 +33,9 @@ _PICTURES_FOR_SCALES = 64
 _FOUND_BY_ANY_DETECTOR = 0.1
 """Whoever finds fewer of the labelled objects than this is not behind the right contract, or looks at other pictures
 than it was trained for."""
+_PLACED_BY_ANY_NETWORK = 0.2
+"""The same for points and masks, of which there is one set a picture."""
+_CHECKED = (Classify, Detect, Landmarks, Segment)
 _SIGNIFICANT = 0.001
 """Another contract is named only where so few samples would prefer it by chance (McNemar's exact test)."""
 
@@ -77,7 +81,9 @@ class ContractCheck:
     auc: float | None = None
     likely: LikelyContract | None = None
     mislabelled: int | None = None
-    """Of a detector, the objects that it finds under another label; None for a classifier."""
+    """Of a detector, the objects that it finds under another label; None for other tasks."""
+    is_marked: bool = False
+    """Whether it gives masks or points: a picture counts as right where these lie as they are marked."""
 
     @property
     def problem(self) -> str:
@@ -96,6 +102,9 @@ class ContractCheck:
         sample = f"{self.labelled:,} of {self.total:,} pictures have a label{tried}"
         if self.mislabelled is not None:
             return f"the model finds {_share(self.correct, self.count)} labelled objects ({sample})"
+        if self.is_marked:
+            where = f"{_share(self.correct, self.count)} labelled pictures"
+            return f"the model's answers lie where they are marked in {where} ({sample})"
         return f"the model is right on {_share(self.correct, self.count)} labelled pictures{auc} ({sample})"
 
     def _badly(self) -> Iterator[str]:
@@ -106,6 +115,9 @@ class ContractCheck:
             if self.mislabelled > max(self.correct, self.count / 10):
                 share = _share(self.mislabelled, self.count)
                 yield f"Under another label it finds {share}: do the Spec's labels stand in the network's order?"
+        elif self.is_marked:
+            if high < _PLACED_BY_ANY_NETWORK:
+                yield "that is hardly ever"
         elif self.auc_low is not None:
             if self.auc_low <= 0.5:
                 yield "it does not tell the labels apart better than chance"
@@ -129,14 +141,15 @@ def _share(part: int, whole: int) -> str:
 def check_contract(
     model: ResolvedModel, pictures: Sequence[str], labels: Truths, *, cores: int | None = None
 ) -> ContractCheck:
-    """Return how often a classifier is right on labelled pictures, or how many labelled objects a detector finds, on at
-    most 128 pictures, and the likely right contract where another is surely right more often.
+    """Return how often a classifier is right on labelled pictures, how many labelled objects a detector finds, or in
+    how many pictures masks and points lie as they are marked, on at most 128 pictures; and the likely right contract
+    where another is surely right more often.
 
     The channels in the other order are always tried; other scales only where the model is hardly ever right. `labels`
     is absolute picture path → right answer. Raises what opening the model raises.
     """
     output = model.model.require_spec().output
-    if not isinstance(output, (Classify, Detect)):
+    if not isinstance(output, _CHECKED):
         return ContractCheck(0, 0, 0, len(pictures), "", 0, None)
     known = [(path, label) for path in pictures if (label := label_of(labels, path)) is not None]
     chosen = _spread(known, PICTURES)
@@ -146,6 +159,8 @@ def check_contract(
     check = ContractCheck(int(right.sum()), len(right), len(known), len(pictures), "", 0, None)
     if isinstance(output, Detect):
         check = replace(check, mislabelled=sum(map(_mislabelled, answered)))
+    elif not isinstance(output, Classify):
+        check = replace(check, is_marked=True)
     else:
         truths = [item.truth for item in answered]
         commonest, count = Counter(truths).most_common(1)[0] if truths else ("", 0)
@@ -189,8 +204,10 @@ def _answers(model: ResolvedModel, pictures: Sequence[str], cores: int | None) -
         return [prediction.answer for prediction in predictor.predict_many(pictures)]
 
 
-def _right(output: Classify | Detect, items: Sequence[_Labelled]) -> NDArray[np.bool_]:
-    """Return whether each picture is classified right, or each labelled object detected."""
+def _right(output: Output, items: Sequence[_Labelled]) -> NDArray[np.bool_]:
+    """Return whether each picture is classified right or answered as marked, or each labelled object detected."""
+    if isinstance(output, (Landmarks, Segment)):
+        return marked_contract.right([(item.truth, item.answer) for item in items])
     if isinstance(output, Classify):
         return np.array([bool(item.scores) and _is_right(output, item.scores, item.truth) for item in items], np.bool_)
     flags = []
@@ -230,8 +247,11 @@ def _likely(
 ) -> LikelyContract | None:
     """Return the contract that is right most often, if it surely is more often than the model's own."""
     output = model.model.require_spec().output
-    assert isinstance(output, (Classify, Detect))  # noqa: S101 - checked by the caller
     best: LikelyContract | None = None
+    own = _right(output, answered)
+    for difference, flags in marked_contract.readings([(item.truth, item.answer) for item in answered]):
+        if _surely_more(int((flags & ~own).sum()), int((own & ~flags).sum())):
+            best = max(best, LikelyContract(difference, int(flags.sum())), key=_count)
     for difference, spec, is_scale in _others(model.model.require_spec()):
         if is_scale and not suspicious:
             continue
@@ -245,13 +265,15 @@ def _likely(
         gained, lost = int((other & ~right).sum()), int((~other & right).sum())
         if not len(right) or not _surely_more(gained, lost) or _precision(output, others) < _precision(output, items):
             continue
-        correct = round(int(other.sum()) * len(_right(output, answered)) / len(right))
-        if best is None or correct > best.correct:
-            best = LikelyContract(difference, correct)
+        best = max(best, LikelyContract(difference, round(int(other.sum()) * len(own) / len(right))), key=_count)
     return best
 
 
-def _precision(output: Classify | Detect, items: Sequence[_Labelled]) -> float:
+def _count(contract: LikelyContract | None) -> int:
+    return contract.correct if contract is not None else -1
+
+
+def _precision(output: Output, items: Sequence[_Labelled]) -> float:
     """Return which share of a detector's boxes lies on labelled objects: one that finds boxes everywhere finds more of
     these, too. A classifier's answer is always one."""
     boxes = sum(len(item.boxes) for item in items)
@@ -277,6 +299,8 @@ def _others(spec: Spec) -> Iterator[tuple[str, Spec, bool]]:
     if swapped is not None and (other := _valid(spec, swapped)) is not None:
         order = "BGR" if _order(swapped) == "BGR" else "RGB"
         yield f"the channels in the order {order}", other, False
+    for name, changes in _other_points(spec.output):
+        yield name, spec.model_copy(update={"output": spec.output.model_copy(update=changes)}), True
     for name, scale in _SCALES.items():
         for order_steps in (steps, swapped):
             if order_steps is None:
@@ -286,6 +310,14 @@ def _others(spec: Spec) -> Iterator[tuple[str, Spec, bool]]:
                 continue
             channels = "" if order_steps is steps else f" and the channels in the order {_order(order_steps)}"
             yield f"{name}{channels}", other, True
+
+
+def _other_points(output: Output) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield how a landmark network's values may be read otherwise, in words and in the Spec's keys."""
+    if isinstance(output, Landmarks):
+        columns = tuple({"x": "y", "y": "x"}.get(name, name) for name in output.value_columns)
+        yield f"columns = {list(columns)}", {"columns": columns, "dimensions": 2}
+        yield f"normalized = {str(not output.normalized).lower()}", {"normalized": not output.normalized}
 
 
 def _order(steps: Sequence[Any]) -> str:

@@ -53,6 +53,7 @@ def read_labels(source: Path, output: Output, images: Sequence[Path] = ()) -> di
     folder = images[0] if len(images) == 1 and images[0].is_dir() else None
     if output.task == "detect":
         truths |= read_boxes(source, _by_name(images), output.labels)
+        _require_points(source, truths, output.points)
     elif output.task == "landmarks":
         truths |= read_points(source, _by_name(images), output.points)
     elif output.task == "segment":
@@ -76,6 +77,17 @@ def _require_known(source: Path, truths: Truths, known: Sequence[str]) -> None:
                 raise InputError(
                     f"{source}: {path} has the label '{label}', which the model doesn't know{suggestion}",
                     f"It knows: {', '.join(known[:20])}. Leave other labels out of the file.",
+                )
+
+
+def _require_points(source: Path, truths: Truths, count: int) -> None:
+    """Refuse objects with another number of key points than the model gives, where it gives any."""
+    for path, truth in truths.items():
+        for box in truth if isinstance(truth, tuple) and count else ():
+            if len(box.points) not in (0, count):
+                raise InputError(
+                    f"{source}: an object in {path} has {len(box.points)} key points; the model finds {count}",
+                    "Give labels with the model's key points.",
                 )
 
 

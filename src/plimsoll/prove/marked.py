@@ -64,6 +64,11 @@ class TruePoints:
         return float(point_errors(own, points[marked]).mean()) / size
 
     @property
+    def limit(self) -> float:
+        """From which error on a picture has failed."""
+        return FACE_FAILED_FROM if self.is_face else FAILED_FROM
+
+    @property
     def is_face(self) -> bool:
         """Whether errors are shares of the distance between the eyes."""
         return len(self.points) == _FACE and all(self.points[at] is not None for at in _EYES)
@@ -206,7 +211,7 @@ def point_changes(
     if not known:
         return (), 0
     errors = [np.array([truth.errors(pair[side]) for truth, pair in known]) for side in (0, 1)]
-    limits = np.array([FACE_FAILED_FROM if truth.is_face else FAILED_FROM for truth, _ in known])
+    limits = np.array([truth.limit for truth, _ in known])
     failed = [(own > limits).astype(np.float64) for own in errors]
     areas = [np.maximum(0.0, 1.0 - own / limits) for own in errors]
     count = len(known)
@@ -237,7 +242,7 @@ def mask_changes(
                 f" {pair[0].height} of the answer",
                 "A mask is as large as its picture's file, before it is turned.",
             )
-        rows.append([np.stack(overlap(_confusion(own, mask.pixels(), count))) for mask in pair])
+        rows.append([np.stack(overlap(confusion(own, mask.pixels(), count))) for mask in pair])
         marked_pixels += np.bincount(own[own < count], minlength=count)
     if not marked_pixels.any():
         return (), len(rows)
@@ -246,7 +251,7 @@ def mask_changes(
     return (_change("miou", len(rows), *sides),), len(rows)
 
 
-def _confusion(own: NDArray[np.uint16], other: NDArray[np.uint16], count: int) -> NDArray[np.int64]:
+def confusion(own: NDArray[np.uint16], other: NDArray[np.uint16], count: int) -> NDArray[np.int64]:
     """Return `[labels + 1, labels + 1]`: the marked label x the answer's, of the pixels that are marked."""
     marked, size = own < count, count + 1
     pairs = own[marked].astype(np.int64) * size + np.minimum(other[marked], count)

@@ -78,11 +78,11 @@ class MaskComparer(Comparer):
 
     def dump(self, answer: Segmentation) -> JsonValue:
         """Return the runs of the mask on the grid on which masks are compared."""
-        thinned = LabelMap.of(_thinned(answer.pixels(), _LONGEST))
+        grid = LabelMap.of(thinned(answer.pixels()))
         return {
-            "size": [thinned.height, thinned.width],
-            "values": thinned.values.tolist(),
-            "lengths": thinned.lengths.tolist(),
+            "size": [grid.height, grid.width],
+            "values": grid.values.tolist(),
+            "lengths": grid.lengths.tolist(),
         }
 
     def load(self, data: JsonValue) -> Segmentation:
@@ -95,7 +95,7 @@ class MaskComparer(Comparer):
         self, reference: Segmentation, other: Segmentation, scale: tuple[float, float] = (1.0, 1.0)
     ) -> PictureMasks:
         del scale
-        first, second = (_thinned(answer.pixels(), _LONGEST) for answer in (reference, other))
+        first, second = (thinned(answer.pixels()) for answer in (reference, other))
         second = self._renumbered[second]
         changes = compare_masks(first, second, len(self._labels))
         much = changes.changed > _MOVED_FROM * changes.pixels
@@ -106,7 +106,7 @@ class MaskComparer(Comparer):
             cells.astype(np.int32),
             changes.confusion.ravel()[cells],
             np.column_stack([*overlap(changes.confusion), changes.boundary]),
-            _movements(_thinned(first, _SMALL), _thinned(second, _SMALL)) if much else {},
+            _movements(thinned(first, _SMALL), thinned(second, _SMALL)) if much else {},
             (LabelMap.of(first), LabelMap.of(second)) if self._labelled else None,
         )
 
@@ -117,29 +117,33 @@ class MaskComparer(Comparer):
     def comparison(
         self, measured: Sequence[PictureMasks], failed: int, truths: Sequence[Truth | None] | None = None
     ) -> MaskComparison:
-        changes, labelled = mask_changes(
-            truths or (), [each.masks for each in measured], len(self._labels), lambda mask: _thinned(mask, _LONGEST)
-        )
+        changes, labelled = mask_changes(truths or (), [each.masks for each in measured], len(self._labels), thinned)
         return MaskComparison(
             len(measured) + failed, failed, self._labels, tuple(measured), self._settings, changes, labelled
         )
 
 
-def _thinned(pixels: Map, longest: int) -> Map:
+def thinned(pixels: Map, longest: int = _LONGEST) -> Map:
+    """Return every n-th row and column of a mask, at most `longest` of each."""
     step = max(1, math.ceil(max(pixels.shape) / longest))
     return pixels[step // 2 :: step, step // 2 :: step]
 
 
+def turned(pixels: Map) -> dict[str, Map]:
+    """Return a mask `[height, width]` mirrored and turned, by what that is called, each of the same size."""
+    height, width = pixels.shape
+    rows, columns = (np.arange(height) * width // height, np.arange(width) * height // width)
+    return {
+        "upside down": pixels[::-1],
+        "mirrored": pixels[:, ::-1],
+        "turned by 180°": pixels[::-1, ::-1],
+        "transposed (x and y exchanged)": pixels.T[rows][:, columns],
+    }
+
+
 def _movements(first: Map, second: Map) -> dict[str, float]:
     """Return how large a share of pixels agrees as the masks are, and after each movement of the other's."""
-    readings = {
-        "": second,
-        "upside down": second[::-1],
-        "mirrored": second[:, ::-1],
-        "turned by 180°": second[::-1, ::-1],
-    }
-    if second.shape[0] == second.shape[1]:
-        readings["transposed (x and y exchanged)"] = second.T
+    readings = {"": second, **turned(second)}
     for axis, names in enumerate((("down", "up"), ("to the right", "to the left"))):
         for share in (1 / 32, 1 / 16, 1 / 8, 1 / 4):
             by = max(1, round(share * first.shape[axis]))

@@ -3,7 +3,7 @@ so gain most in float; and `lint`, what is likely to go wrong, before anything i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,7 +131,8 @@ LOST_SHARE = 2.0**-10
 at most half of it."""
 
 _BOUNDED = {"Sigmoid": 1.0, "HardSigmoid": 1.0, "Softmax": 1.0, "Tanh": 1.0}
-_THROUGH = ("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Cast")
+_THROUGH = ("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Cast", "Slice", "Split")
+"""What leaves values as they are, or some of them out."""
 
 
 @dataclass(frozen=True)
@@ -225,8 +226,9 @@ def _mixed_ranges(proto: ModelProto, calibration: Calibration | None) -> list[Fi
         node, has_one_scale = _concatenation(graph, output)
         if node is None or (is_quantized and not has_one_scale):
             continue
-        sizes = {name: size for name in node.input if (size := _size(graph, name, calibration)) is not None}
-        unknown = [name for name in node.input if name not in sizes]
+        parts = list(_parts(graph, node))
+        sizes = {name: size for name in parts if (size := _size(graph, name, calibration)) is not None}
+        unknown = [name for name in parts if name not in sizes]
         if reason := _reason(sizes, unknown):
             findings.append(
                 Finding(
@@ -235,8 +237,7 @@ def _mixed_ranges(proto: ModelProto, calibration: Calibration | None) -> list[Fi
                     f" scale the small ones {'have' if has_one_scale else 'would have'} no steps left",
                     "Quantize the network that it was made from with Plimsoll, which keeps such an output in float."
                     if has_one_scale
-                    else "Keep it in float, as `static` does by default (float_heads), or give the network one output"
-                    " for each.",
+                    else "Plimsoll keeps it in float; for another quantizer, give the network one output for each.",
                 )
             )
     return findings
@@ -265,6 +266,16 @@ def _concatenation(graph: Graph, name: str) -> tuple[NodeProto | None, bool]:
         is_quantized = is_quantized or graph.kind(node) in _QUANTIZERS
         node = graph.maker.get(node.input[0])
     return (node if node is not None and graph.kind(node) == "Concat" else None), is_quantized
+
+
+def _parts(graph: Graph, join: NodeProto) -> Iterator[str]:
+    """Yield what a Concat joins; where it joins others' results (a YOLOv5 has one for each stride), what those join."""
+    for name in join.input:
+        inner, _ = _concatenation(graph, name)
+        if inner is None:
+            yield name
+        else:
+            yield from _parts(graph, inner)
 
 
 def _size(graph: Graph, name: str, calibration: Calibration | None) -> float | None:

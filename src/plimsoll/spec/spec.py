@@ -151,6 +151,9 @@ class Detect(_Output):
     background: Literal["first", "last", "none"] | None = None
     """SSD, boxes, rows: where the scores have a column for "no object". Default: first, if there is a column more than
     labels. A network that gives labels counts it too: with `first`, its label 1 is the Spec's first."""
+    label_axis: Literal[1, 2] | None = None
+    """SSD, boxes: the axis of the scores that counts labels, 2 for `[N, boxes, labels]`, 1 for `[N, labels, boxes]`.
+    Default: the one that fits; it has to be given where there are as many boxes as labels."""
     columns: tuple[Column, ...] = _END_TO_END
     """Rows: what stands in a row. `scores` is one column a label, `picture` the picture's index in the batch, `-` is
     not read."""
@@ -232,6 +235,7 @@ _ONLY_WITH: dict[tuple[str, ...], tuple[str, ...]] = {
     ("masks",): ("boxes", "tflite_postprocess"),
     ("several_labels",): ("yolov5", "yolov8", "yolox", "nanodet", "ssd", "boxes", "rows"),
     ("cell_offset",): ("nanodet",),
+    ("label_axis",): ("ssd", "boxes"),
     ("background",): ("ssd", "boxes", "rows", "tflite_postprocess"),
     ("columns",): ("rows",),
     ("strides",): ("yolox", "nanodet", "yunet"),

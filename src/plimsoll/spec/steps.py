@@ -109,7 +109,7 @@ class Decode(_Step):
         return replace(image, colour=self.colour)
 
 
-_PADDING_KEYS = ("pad_value", "pad_position", "stride", "enlarge")
+_PADDING_KEYS = ("pad_value", "pad_position", "pad_first", "stride", "enlarge")
 
 
 class Resize(_Step):
@@ -140,6 +140,9 @@ class Resize(_Step):
     """letterbox and height only: the level of the padding."""
     pad_position: Literal["centre", "end"] = "centre"
     """letterbox only: padding on both sides, or on the right and bottom alone."""
+    pad_first: bool = False
+    """letterbox only: the picture is padded to a square of its longer side before it is resized (as NudeNet's program
+    does), so that its edge may lie within a pixel."""
     stride: Annotated[int, Field(ge=0, le=4096)] = 0
     """letterbox and height only: 0 pads to the full width x height; else only to the next multiple of `stride` (as
     YOLOv5's `auto`)."""

@@ -119,6 +119,8 @@ CHAINS: list[list[dict[str, Any]]] = [
     [{**EXACT, "fit": "letterbox", "width": 160, "height": 160}],
     [{**EXACT, "fit": "letterbox", "width": 160, "height": 160, "pad_position": "end"}],
     [{**EXACT, "fit": "letterbox", "width": 160, "height": 160, "stride": 32}],
+    [{**EXACT, "fit": "letterbox", "width": 160, "height": 160, "pad_first": True}],
+    [{**EXACT, "fit": "letterbox", "width": 160, "height": 96, "pad_first": True, "pad_position": "end"}],
     [{**EXACT, "fit": "letterbox", "width": 640, "height": 320, "enlarge": False}],
     [{"step": "crop", "width": 200, "height": 150, "x": 31, "y": 7}, {**EXACT, "width": 100, "height": 60}],
     [

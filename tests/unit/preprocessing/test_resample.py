@@ -209,6 +209,25 @@ def test_letterbox_pads_at_the_end_with_any_level() -> None:
     assert (result[58:] == 7).all()
 
 
+@pytest.mark.parametrize("pad_position", ["centre", "end"])
+def test_a_letterbox_that_pads_first_resizes_the_square(pad_position: str) -> None:
+    """NudeNet's program does so: 37 of 57 columns are 23.4 of 36, and the 24th is mixed with the padding."""
+    picture = np.repeat(PICTURE, 2, axis=0)[:57, :37]
+    left = (57 - 37) // 2 if pad_position == "centre" else 0
+    square = np.full((57, 57, 3), 7, np.uint8)
+    square[:, left : left + 37] = picture
+    options: dict[str, Any] = {"width": 36, "height": 36, "convention": "opencv"}
+    padded = {"fit": "letterbox", "pad_value": 7, "pad_position": pad_position}
+    result = by_step(picture, **padded, **options, pad_first=True)
+    assert np.array_equal(result, by_step(square, **options))
+    assert not np.array_equal(result, by_step(picture, **padded, **options))
+
+
+def test_a_strip_is_not_padded_to_gigapixels() -> None:
+    with pytest.raises(ImageError, match="padded to a square"):
+        by_step(np.zeros((10, 20_000, 3), np.uint8), fit="letterbox", width=64, height=64, pad_first=True)
+
+
 def test_letterbox_that_does_not_enlarge_keeps_the_pixels() -> None:
     result = by_step(PICTURE, fit="letterbox", width=41, height=40, enlarge=False)
     assert np.array_equal(result[5 : 5 + 29, 2 : 2 + 37], PICTURE)

@@ -149,6 +149,28 @@ def test_masks_have_a_precision_of_their_own() -> None:
     assert by_name["mask_map"] == [pytest.approx(1.0), pytest.approx(0.3)], "IoU 0.6 is three of ten overlaps"
 
 
+@pytest.mark.usefixtures("few_draws")
+def test_points_have_the_precision_of_their_similarity() -> None:
+    """exp(-d² / (2 area (2 sigma)²)): sigma is 1 / 4 for four points, as in Ultralytics' validation."""
+    marked = ((1.0, 1.0, 2), (9.0, 1.0, 2), (9.0, 9.0, 1), (90.0, 90.0, 0))
+    truths = [(TrueBox("cat", WHOLE, points=marked, area=100.0), TrueBox("cat", (50, 50, 60, 60)))]
+    off = float(np.sqrt(-np.log(0.72) * 2 * 100 * 0.25))
+    sides = [
+        scored(Box("cat", 0.9, WHOLE, points=(*((x + by, y, 0.5) for x, y, _ in marked[:3]), (0.0, 0.0, 0.1))))
+        for by in (0.0, off)
+    ]
+    changes, _ = changes_against(truths, [(sides[0], sides[1])], LABELS, 4, masks=False)
+    by_name = {change.name: [change.reference, change.other] for change in changes}
+    assert by_name["point_map"] == [pytest.approx(1.0), pytest.approx(0.5)], "0.72 is five of ten thresholds"
+    assert by_name["map"] == [pytest.approx(51 / 101)] * 2
+    assert Budget.parse("point_map=-0.5").limits[0].value == pytest.approx(-0.005)
+    seventeen = TrueBox("cat", WHOLE, points=((1.0, 1.0, 2),) * 17, area=100.0)
+    box = scored(Box("cat", 0.9, WHOLE, points=((1.0, 1.0),) * 17))
+    changes, _ = changes_against([(seventeen,)], [(box, box)], LABELS, 17, masks=False)
+    assert changes[-1].name == "point_map"
+    assert changes[-1].reference == pytest.approx(1.0)
+
+
 def test_limits_are_points() -> None:
     assert Budget.parse("map=-0.5").limits == Budget.parse("map=-0.5%").limits
     assert Budget.parse("map=-0.5").limits[0].value == pytest.approx(-0.005)

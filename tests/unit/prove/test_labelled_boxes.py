@@ -26,6 +26,7 @@ from plimsoll.ship.jobs import Answer, comparer_of
 from plimsoll.ship.split import check_provable, split
 from plimsoll.ship.store import WorkFolder
 from plimsoll.spec.files import validate
+from plimsoll.spec.spec import Detect
 
 pytest.importorskip("pycocotools")
 COUNT = 40
@@ -56,6 +57,19 @@ def labels(pictures: list[Path], model: Model) -> dict[str, Truth]:
     file = pictures[0].parent.parent / "coco.json"
     file.write_text(json.dumps({"images": images, "annotations": objects, "categories": categories}))
     return read_labels(file, model.require_spec().output, [pictures[0].parent])
+
+
+def test_key_points_are_read_from_coco_s_file(pictures: list[Path], tmp_path: Path) -> None:
+    output = Detect(head="yolov8", labels=("red",), points=2)
+    row = {"image_id": 1, "category_id": 0, "bbox": [0, 0, 9, 8], "area": 50, "keypoints": [1, 2, 2, 0, 0, 0]}
+    data = {"images": [{"id": 1, "file_name": pictures[0].name}], "categories": [{"id": 0, "name": "red"}]}
+    file = tmp_path / "coco.json"
+    file.write_text(json.dumps({**data, "annotations": [row]}))
+    ((box,),) = read_labels(file, output, [pictures[0].parent]).values()
+    assert (box.points, box.area) == (((1.5, 2.5, 2), (0.5, 0.5, 0)), 50.0)
+    file.write_text(json.dumps({**data, "annotations": [{**row, "keypoints": [1, 2, 2] * 3}]}))
+    with pytest.raises(InputError, match="has 3 key points; the model finds 2"):
+        read_labels(file, output, [pictures[0].parent])
 
 
 def reversed_channels(model: Model) -> Model:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +77,49 @@ def test_masks_are_judged_against_labels(pictures: list[Path], tmp_path: Path) -
     assert measured == pytest.approx((shared / union).mean())
     assert 0.8 < float(measured) < 1  # type: ignore[arg-type]
     assert check_contract(ResolvedModel(model), [str(path) for path in pictures], labels).problem == ""
+
+
+def test_masks_that_do_not_lie_where_they_are_marked_shout(pictures: list[Path], tmp_path: Path) -> None:
+    model, paths = model_of("segment", tmp_path), [str(path) for path in pictures]
+    folder = drawn_masks(pictures, tmp_path / "masks")
+
+    def problem(change: Callable[[Any], Any]) -> str:
+        other = tmp_path / "changed"
+        other.mkdir(exist_ok=True)
+        for file in folder.iterdir():
+            Image.fromarray(np.ascontiguousarray(change(np.asarray(Image.open(file))))).save(other / file.name)
+        labels = read_labels(other, model.require_spec().output, [pictures[0].parent])
+        return check_contract(ResolvedModel(model), paths, labels).problem
+
+    assert problem(lambda mask: mask) == ""
+    assert "With its masks mirrored it is right on" in problem(lambda mask: mask[:, ::-1])
+    assert "With its masks upside down it is right on" in problem(lambda mask: mask[::-1])
+    assert "With its labels exchanged (where 1 is marked it answers 2) it is right on" in problem(
+        lambda mask: np.choose(np.minimum(mask, 2), [0, 2, 1]).astype(np.uint8)
+    )
+    nowhere = problem(lambda mask: np.full_like(mask, 1))
+    assert re.search(r"lie where they are marked in 0 of 24 \(0 %\) .*hardly ever", nowhere)
+
+
+def test_points_that_do_not_lie_where_they_are_marked_shout(pictures: list[Path], tmp_path: Path) -> None:
+    model, paths = model_of("landmarks", tmp_path), [str(path) for path in pictures]
+    marked = [answer.points for answer in answers(model, pictures)]
+
+    def problem(order: Sequence[int] = (0, 1, 2, 3), shift: float = 0.0, **output: Any) -> str:
+        labels = {
+            str(path.resolve()): TruePoints(tuple((float(points[at][0]) + shift, float(points[at][1])) for at in order))
+            for path, points in zip(pictures, marked, strict=True)
+        }
+        other = replace(model, spec=spec_of("landmarks", **output))
+        return check_contract(ResolvedModel(other), paths, labels).problem
+
+    assert problem() == ""
+    assert "With its points in another order (where point 0 is marked lies its point 1) it is right on 24" in problem(
+        (1, 0, 2, 3)
+    )
+    assert "With normalized = false it is right on 24 of 24" in problem(normalized=True)
+    assert "With columns = ['x', 'y'] it is right on 24 of 24" in problem(columns=["y", "x"])
+    assert "hardly ever" in problem(shift=500.0)
 
 
 def test_a_loss_of_masks_shows_in_ship(pictures: list[Path], tmp_path: Path) -> None:

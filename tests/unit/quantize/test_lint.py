@@ -64,6 +64,24 @@ def test_boxes_that_share_a_scale_with_scores_are_found_in_a_quantized_network(t
     assert not quantize.lint(head(tmp_path / "alike.onnx", scored=False, quantized=True))
 
 
+def test_a_head_that_joins_what_each_stride_joined_is_found(tmp_path: Path) -> None:
+    """YOLOv5's: boxes are joined with the slice of a sigmoid, and the strides' results with one another."""
+    constants = {name: networks.weights(np.random.default_rng(0), 8, 3, 1, 1) for name in ("first", "second")}
+    nodes = []
+    for stride in constants:
+        nodes += [
+            node("Conv", ["x", stride], [f"{stride} values"]),
+            node("Sigmoid", [f"{stride} values"], [f"{stride} shares"]),
+            node("Split", [f"{stride} shares"], [f"{stride} places", f"{stride} scores"], axis=1),
+            node("Exp", [f"{stride} places"], [f"{stride} boxes"]),
+            node("Concat", [f"{stride} boxes", f"{stride} scores"], [f"{stride} rows"], axis=1),
+        ]
+    nodes.append(node("Concat", [f"{stride} rows" for stride in constants], ["y"], axis=1))
+    findings = quantize.lint(networks.save(tmp_path / "net.onnx", nodes, [["N", 3, 8, 8], ["N", 16, 8, 8]], constants))
+    assert codes(findings) == {"mixed-ranges"}
+    assert "'first scores' stays within ±1, 'first boxes' is not bounded" in findings[0].message
+
+
 def test_measured_ranges_decide_where_there_are_any(tmp_path: Path) -> None:
     model = head(tmp_path / "net.onnx", scored=False)
     apart = Calibration(ranges={"t2": (-3.0, 640.0), "t3": (-1.0, 1.0)})

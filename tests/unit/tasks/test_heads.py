@@ -238,6 +238,21 @@ def test_every_family_s_boxes_are_read_back(family: Family, geometries: list[Ima
         np.testing.assert_allclose(np.array(box.box) * scale, expected, atol=2e-3)
 
 
+@pytest.mark.parametrize("label_axis", [1, 2])
+def test_as_many_boxes_as_labels_are_read_by_the_spec_alone(label_axis: int) -> None:
+    """Either reading gives boxes with scores between 0 and 1: three of them, under other labels."""
+    scores = label_scores()[np.newaxis].astype(np.float32)
+    outputs = {
+        "boxes": BOXES[np.newaxis].astype(np.float32),
+        "scores": scores if label_axis == 2 else np.ascontiguousarray(scores.transpose(0, 2, 1)),
+    }
+    detect = task(head="boxes", confidence=0.3, label_axis=label_axis)
+    assert read_back(detect.decode(outputs, geometries=[GEOMETRY])[0]) == EXPECTED
+    np.testing.assert_array_equal(detect.columns(outputs)["scores, score of 'bird'"], scores[:, :, 2])
+    with pytest.raises(ModelError, match="as many boxes as labels: which axis"):
+        task(head="boxes", confidence=0.3).decode(outputs)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_column_is_compared_apart(family: Family) -> None:
     spec, outputs = family()
@@ -297,7 +312,11 @@ def test_outputs_that_are_not_what_the_spec_says_are_refused() -> None:
         ),
         ({"head": "boxes"}, {"a": rows[:, :, :4], "b": rows[:, :, :2]}, r"reads \[N, 3, 3 or 4\]"),
         ({"head": "boxes"}, dict.fromkeys("abc", rows), "which of the outputs a, b, c has the boxes"),
-        ({"head": "boxes"}, {"a": rows[:, :, :4], "b": rows[:, :, :3]}, "expected probabilities"),
+        (
+            {"head": "boxes", "label_axis": 2},
+            {"a": rows[:, :, :4], "b": rows[:, :, :3]},
+            "expected probabilities",
+        ),
     ):
         with pytest.raises(ModelError, match=says):
             task(**spec).decode(outputs)

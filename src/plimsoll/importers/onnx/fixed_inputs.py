@@ -8,7 +8,7 @@ through steps of their own become one, which the network takes apart.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.core import extra_inputs
-from plimsoll.core.fit import picture_input
+from plimsoll.core.fit import lacks_batch_axis, picture_input
 from plimsoll.core.foreign import translate
 from plimsoll.core.model import Model, TensorInfo
 from plimsoll.errors import BuildError
@@ -32,6 +32,8 @@ MAX_BYTES = 1_500_000_000
 """A larger network isn't written anew; the runner feeds its inputs."""
 _SLICE_WITH_INPUTS = 10
 """The opset from which Slice's limits are inputs."""
+_AXES_ARE_INPUTS = 13
+"""The opset from which Squeeze's axes are one."""
 
 
 def with_fixed_inputs(model: Model, proto: ModelProto) -> tuple[Model, ModelProto]:
@@ -44,9 +46,29 @@ def with_fixed_inputs(model: Model, proto: ModelProto) -> tuple[Model, ModelProt
         return model, proto
     if model.size > MAX_BYTES:
         return model, proto
+    return _written(model, proto, spec, fix)
+
+
+def with_batch_axis(model: Model, proto: ModelProto) -> tuple[Model, ModelProto]:
+    """Return an ONNX network whose picture has no axis for pictures (torchvision's detectors take `[3, H, W]`) with an
+    axis of one picture before it, with the network as it came as its parent; any other as it is. Raises BuildError."""
+    spec = model.spec
+    if spec is None or model.size > MAX_BYTES:
+        return model, proto
+    picture = picture_input(spec, load.inputs_and_outputs(proto)[0], model.path.name)
+    if not lacks_batch_axis(spec, picture):
+        return model, proto
+    return _written(model, proto, spec, _add_batch_axis)
+
+
+def _written(
+    model: Model, proto: ModelProto, spec: Spec, change: Callable[[ModelProto, Spec, str], None]
+) -> tuple[Model, ModelProto]:
+    """Write a changed network into the cache, once, and return it."""
     parts = {
         "file": model.sha256,
         "input": spec.input.model_dump(mode="json"),
+        "change": change.__name__,
         "code": [files.sha256(Path(str(code))) for code in (__file__, extra_inputs.__file__)],
     }
     build = cache.build_folder("onnx-inputs", parts)
@@ -57,7 +79,7 @@ def with_fixed_inputs(model: Model, proto: ModelProto) -> tuple[Model, ModelProt
                 from onnx import external_data_helper
 
                 external_data_helper.load_external_data_for_model(proto, str(model.path.parent))
-                fix(proto, spec, model.path.name)
+                change(proto, spec, model.path.name)
                 (folder / model.path.name).write_bytes(proto.SerializeToString())
     cache.mark_used(build)
     file = load.parse(path)
@@ -83,6 +105,25 @@ def fix(proto: ModelProto, spec: Spec, network: str) -> None:
         graph.input.remove(value)
     if spec.input.is_packed:
         _take_apart(proto, spec, [picture.name, *(further.tensor for further in spec.input.extra if further.steps)])
+
+
+def _add_batch_axis(proto: ModelProto, spec: Spec, network: str) -> None:
+    from onnx import helper
+
+    graph, fresh = proto.graph, _Names(proto)
+    name = picture_input(spec, load.inputs_and_outputs(proto)[0], network).name
+    own = fresh("picture")
+    for node in load.messages(graph, "NodeProto"):
+        for index, read in enumerate(node.input):
+            node.input[index] = own if read == name else read
+    dims = next(value for value in graph.input if value.name == name).type.tensor_type.shape.dim
+    dims.insert(0, type(dims[0])(dim_value=1))
+    if load.opset(proto) < _AXES_ARE_INPUTS:
+        graph.node.insert(0, helper.make_node("Squeeze", [name], [own], axes=[0]))
+        return
+    axes = fresh("axes")
+    _store(proto, axes, np.array([0], np.int64))
+    graph.node.insert(0, helper.make_node("Squeeze", [name, axes], [own]))
 
 
 def _take_apart(proto: ModelProto, spec: Spec, names: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from plimsoll.core.fit import check_fit
 from plimsoll.core.model import Model, Reader
-from plimsoll.importers.onnx.fixed_inputs import with_fixed_inputs
+from plimsoll.importers.onnx.fixed_inputs import with_batch_axis, with_fixed_inputs
 from plimsoll.onnx import load
 from plimsoll.onnx.normal_form import normal_form
 from plimsoll.spec import Spec
@@ -25,13 +25,13 @@ class Onnx(Reader):
     def read(self, path: Path, spec: Spec | None = None) -> Model:
         """Check the file, its external weights and whether the Spec fits, and return the Model in normal form: itself,
         or a new one with it as its parent (`plimsoll.onnx.normal_form`). Further inputs that the Spec gives become
-        constants in it (`plimsoll.importers.onnx.fixed_inputs`).
+        constants in it, and a picture without an axis for pictures gets one (`plimsoll.importers.onnx.fixed_inputs`).
 
         Raises ModelError for the file, SpecError if the Spec is for another network.
         """
         file = load.parse(path)
-        ends = load.inputs_and_outputs(file.proto)
-        model, proto = Model(path, self.name, spec, files=file.files), file.proto
+        model, proto = with_batch_axis(Model(path, self.name, spec, files=file.files), file.proto)
+        ends = load.inputs_and_outputs(proto)
         if spec is not None and spec.input.extra:
             check_fit(spec, *ends, path.name)
             model, proto = with_fixed_inputs(model, proto)

@@ -67,11 +67,13 @@ def _forms(spec: Detect, position: int, values: NDArray[Any]) -> list[tuple[Name
     with_background = (*labels, _BACKGROUND) if spec.background == "last" else (_BACKGROUND, *labels)
     if spec.head in _FORMATS:
         locations = (box_columns(box_format(spec)), -1)
-        shares = [
+        shares: list[tuple[Names, int]] = [
             (labels, -1),
             (with_background, -1),
             *([(labels, 1), (with_background, 1)] if values.ndim == 3 else []),
         ]
+        if spec.label_axis is not None:
+            shares = [(names, axis) for names, axis in shares if axis == (1 if spec.label_axis == 1 else -1)]
         shares = [] if spec.head == "tflite_postprocess" else shares[:2] if spec.head == "ssd" else shares
         return [locations] if position == 0 else shares
     axis = 1 if spec.head == "yolov8" else -1

@@ -324,7 +324,7 @@ def _locations_and_scores(spec: Detect, outputs: Outputs) -> tuple[NDArray[Any],
     widths = {None: (columns, columns + 1), "none": (columns,)}.get(spec.background, (columns + 1,))
     if second.ndim == 2 and 1 in widths:
         second = second[:, :, np.newaxis]
-    if second.ndim == 3 and second.shape[2] not in widths and second.shape[1] in widths and second.shape[2] == count:
+    if second.ndim == 3 and _label_axis(spec, second.shape, widths) == 1 and second.shape[2] == count:
         second = np.moveaxis(second, 1, 2)  # [N, labels, boxes], as ONNX's NonMaxSuppression takes them.
     if second.ndim != 3 or second.shape[:2] != locations.shape[:2] or second.shape[2] not in widths:
         where = {"last": "after", "first": "before"}.get(spec.background or "", "before")
@@ -335,6 +335,16 @@ def _locations_and_scores(spec: Detect, outputs: Outputs) -> tuple[NDArray[Any],
             spec.head,
         )
     return locations, second
+
+
+def _label_axis(spec: Detect, shape: tuple[int, ...], widths: tuple[int, ...]) -> int:
+    """Return which axis of the scores counts labels; raises ModelError where both could."""
+    if spec.label_axis is None and shape[1] == shape[2] and shape[1] in widths:
+        raise ModelError(
+            f"the network's scores are {list(shape)}, as many boxes as labels: which axis counts the labels?",
+            "Write `output.label_axis = 2` in the Spec for [N, boxes, labels], or 1 for [N, labels, boxes].",
+        )
+    return spec.label_axis or (1 if shape[2] not in widths and shape[1] in widths else 2)
 
 
 HEADS: Mapping[str, Callable[[Query, Outputs], list[Candidates]]] = MappingProxyType(

@@ -370,6 +370,7 @@ def test_outputs_of_another_shape_are_refused_as_in_python(tmp_path: Path) -> No
         ({"head": "yolov8"}, {"out": np.full((1, 7, 4), 7.0, np.float32)}),
         ({"head": "rows"}, {"out": np.array([[[0, 0, 9, 9, 0.9, 3]]], np.float32)}),
         ({"head": "boxes"}, {"a": np.zeros((1, 2, 4)), "b": np.zeros((1, 2, 4)), "c": np.zeros((1, 2))}),
+        ({"head": "boxes"}, {"a": np.zeros((1, 3, 4)), "b": np.zeros((1, 3, 3))}),
         ({"head": "nanodet"}, {"out": np.zeros((1, 83, 35), np.float32)}),
     ]
     cases: list[Case] = [

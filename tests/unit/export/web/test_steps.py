@@ -100,6 +100,8 @@ def test_a_fit_by_the_short_edge_and_letterboxes(small: Path, tmp_path: Path) ->
         {"stride": 32},
         {"enlarge": False},
         {"pad_position": "end", "pad_value": 7},
+        {"pad_first": True, "pad_value": 7},
+        {"pad_first": True, "pad_position": "end", "convention": "opencv"},
         {"filter": "bicubic", "convention": "opencv"},
     ]
     fits = [{"step": "resize", "fit": "short_edge", "size": size} for size in (33, 97, 150)] + [

@@ -1,6 +1,6 @@
 // The way back from a network's input to the picture: `ImageGeometry` of Plimsoll's preprocessing. Positions are x, y in pixels.
 import { origin } from "./steps/arithmetic.js";
-import { padding, resizedSize } from "./steps/resize.js";
+import { padding, resizedSize, squareAround } from "./steps/resize.js";
 
 const SWAPPED = new Set([5, 6, 7, 8]);
 const FLIPPED_X = new Set([2, 3, 7, 8]);
@@ -16,6 +16,10 @@ export function geometryOf(input, width, height, orientation = 1) {
   let visible = [0, 0, width, height];
   for (const step of input.steps.slice(1)) {
     if (step.step === "resize") {
+      if (step.pad_first) {
+        const [before, above, side] = squareAround(wide, tall, step);
+        [x, y, wide, tall] = [after(x, 1, -before), after(y, 1, -above), side, side];
+      }
       const [across, down] = resizedSize(wide, tall, step);
       [x, y] = [after(x, ...resizeAxis(wide, across, step)), after(y, ...resizeAxis(tall, down, step))];
       const [left, top, ...size] = padding(across, down, step);

@@ -4,13 +4,15 @@ import { halfToEven, resample } from "./resample.js";
 import { resizePillow } from "./resize_pillow.js";
 
 const MAX_LONG_EDGE = 65_535;
+const MAX_SQUARE_PIXELS = 100_000_000;
 
 /** Resize a picture; uint8, or float32 in 0…255 with rounding "none". */
-export function resize(picture, step) {
+export function resize(given, step) {
+  const picture = step.pad_first ? paddedToSquare(given, step) : given;
   const [width, height] = resizedSize(picture.width, picture.height, step);
   const same = width === picture.width && height === picture.height && step.rounding === "nearest";
   const out = same ? picture : resizeTo(picture, width, height, step);
-  return step.fit === "letterbox" || step.fit === "height" ? padded(out, step) : out;
+  return step.fit === "letterbox" || step.fit === "height" ? padded(out, step, padding(width, height, step)) : out;
 }
 
 /** The size to resize to, before any padding. */
@@ -78,9 +80,23 @@ export function padding(width, height, step) {
   return [left, top, width + addX, height + addY];
 }
 
-function padded(picture, step) {
+/** [left, top, side]: where a picture lies in the square that `pad_first` pads it to. */
+export function squareAround(width, height, step) {
+  const side = Math.max(width, height);
+  const centred = step.pad_position === "centre";
+  return centred ? [Math.floor((side - width) / 2), Math.floor((side - height) / 2), side] : [0, 0, side];
+}
+
+function paddedToSquare(picture, step) {
+  const [left, top, side] = squareAround(picture.width, picture.height, step);
+  if (side * side > MAX_SQUARE_PIXELS) {
+    throw new PictureError(`${picture.width}×${picture.height} pixels: padded to a square there would be too many`);
+  }
+  return padded(picture, step, [left, top, side, side]);
+}
+
+function padded(picture, step, [left, top, toWidth, toHeight]) {
   const { width, height, channels, data } = picture;
-  const [left, top, toWidth, toHeight] = padding(width, height, step);
   const out = new data.constructor(toWidth * toHeight * channels).fill(step.pad_value);
   const line = width * channels;
   for (let y = 0; y < height; y += 1) out.set(data.subarray(y * line, (y + 1) * line), ((top + y) * toWidth + left) * channels);

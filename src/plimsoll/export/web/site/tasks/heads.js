@@ -169,7 +169,10 @@ function locationsAndScores(spec, outputs) {
   const count = locations.dims[1];
   const widths = spec.background === null ? [labels, labels + 1] : [spec.background === "none" ? labels : labels + 1];
   const { dims } = scores;
-  const across = dims.length === 3 && !widths.includes(dims[2]) && widths.includes(dims[1]) && dims[2] === count;
+  const square = dims.length === 3 && dims[1] === dims[2] && widths.includes(dims[1]);
+  if (square && spec.label_axis === null) throw new Error(`the network's scores are [${dims.join(", ")}]: which axis counts the labels? Write output.label_axis in the Spec`);
+  const labelAxis = spec.label_axis ?? (!widths.includes(dims[2]) && widths.includes(dims[1]) ? 1 : 2);
+  const across = dims.length === 3 && labelAxis === 1 && dims[2] === count;
   const columns = dims.length === 2 ? 1 : across ? dims[1] : dims[2];
   if (!widths.includes(columns) || scores.data.length !== count * columns) throw misfit(scores, `[N, ${count}, ${widths.join(" or ")}]`);
   requireFinite(locations.data, "locations");
