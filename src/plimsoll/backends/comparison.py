@@ -46,8 +46,9 @@ class Conversion:
 
     @property
     def sources(self) -> tuple[Model, ...]:
-        """The ONNX networks that it may be compared with, the original first."""
-        return tuple(model for model in reversed(chain(self.built)) if model.format == "onnx")
+        """The ONNX networks that it may be compared with, the original first; none that its Spec isn't for."""
+        networks = (model for model in reversed(chain(self.built)) if model.format == "onnx")
+        return tuple(model for model in networks if model.spec is not None or self.built.spec is None)
 
     @property
     def backend(self) -> Backend:

@@ -10,6 +10,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from plimsoll import importers
+from plimsoll.backends import conversion
+from plimsoll.core.target import Target
 from plimsoll.errors import SpecError
 from plimsoll.inference.predictor import Predictor, ResolvedModel
 from plimsoll.spec import Spec
@@ -56,6 +58,10 @@ def test_a_picture_without_a_batch_axis_is_taken_as_it_is(
     with Predictor(ResolvedModel(model)) as predictor:
         tensor = predictor.preprocessor(example_photos[0])
         answer = predictor.predict(example_photos[0])
+    target = Target("openvino" if opset == 18 else "onnxruntime")
+    (tmp_path / "built").mkdir()
+    built = conversion.build(model, target, tmp_path / "built", pictures=example_photos[:1])
+    assert built.source == file
     expected = np.exp(tensor.mean(axis=(1, 2)))
     assert isinstance(answer, Classification)
     np.testing.assert_allclose(list(answer.scores.values()), expected / expected.sum(), rtol=1e-5)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +59,9 @@ def with_batch_axis(model: Model, proto: ModelProto) -> tuple[Model, ModelProto]
     picture = picture_input(spec, load.inputs_and_outputs(proto)[0], model.path.name)
     if not lacks_batch_axis(spec, picture):
         return model, proto
-    return _written(model, proto, spec, _add_batch_axis)
+    changed, proto = _written(model, proto, spec, _add_batch_axis)
+    # Behind its Spec the network as it came takes nothing, so that it has none.
+    return replace(changed, parent=replace(model, spec=None)), proto
 
 
 def _written(
