@@ -43,10 +43,10 @@ from plimsoll.backends import conversion
 from plimsoll.backends.base import ThreadPlan
 from plimsoll.backends.runner import Runner
 from plimsoll.benchmark.statistics import compare_speeds
+from plimsoll.core.deviation import RunningDeviation
 from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.errors import PlimsollError
-from plimsoll.metrics.tensors import RunningDeviation
 from plimsoll.preprocessing import Preprocessor
 from plimsoll.report.trial import Candidate
 from plimsoll.ship.build import Artifacts, network

@@ -17,11 +17,11 @@ from helpers.generated_networks import SIDE, SPEC, Case
 from plimsoll import backends, importers, quantize
 from plimsoll.backends.runner import Runner
 from plimsoll.cli.main import _say
+from plimsoll.core.deviation import deviation
 from plimsoll.core.model import Model, TensorInfo
 from plimsoll.core.target import REFERENCE_TARGET, Target
 from plimsoll.errors import ModelError
 from plimsoll.export.triton import readme
-from plimsoll.metrics.tensors import deviation
 from plimsoll.onnx import names
 from plimsoll.report.trial import Candidate
 from plimsoll.ship.build import Artifacts, network

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from plimsoll.backends.runner import Runner
 from plimsoll.cli.convert import convert
+from plimsoll.core.deviation import RunningDeviation
 from plimsoll.core.target import Target
 from plimsoll.errors import PlimsollError
 from plimsoll.inference.predictor import open_model
-from plimsoll.metrics.tensors import RunningDeviation
 from plimsoll.preprocessing import Preprocessor
 from plimsoll.prove.run import comparer_for
 from plimsoll.spec import Spec

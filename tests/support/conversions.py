@@ -34,10 +34,10 @@ from plimsoll.backends import conversion
 from plimsoll.backends.base import ThreadPlan
 from plimsoll.backends.comparison import Conversion, Outcome, compare
 from plimsoll.backends.runner import Runner
+from plimsoll.core.deviation import deviation
 from plimsoll.core.model import Model, Tensors
 from plimsoll.core.target import REFERENCE_TARGET, Target
 from plimsoll.errors import PlimsollError
-from plimsoll.metrics.tensors import deviation
 from plimsoll.preprocessing.preprocessor import Preprocessor
 from plimsoll.quantize import METHODS
 from plimsoll.report.trial import Candidate

@@ -17,9 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll.backends.base import ThreadPlan
 from plimsoll.benchmark.measure import SystemUnderTest
-from plimsoll.core.model import Model
+from plimsoll.core.model import ModelRecord
 from plimsoll.core.target import Target
 from plimsoll.errors import ImageError, InputError
 from plimsoll.inference.cascade import CascadePredictor
@@ -29,7 +28,6 @@ from plimsoll.inference.predictor import Picture, Predictor, ResolvedModel
 from plimsoll.preprocessing import Preprocessor
 from plimsoll.preprocessing.decode import Pixels, as_array
 from plimsoll.preprocessing.pillow_file import translate_errors
-from plimsoll.spec import Spec
 from plimsoll.system import host, subprocesses
 
 
@@ -246,8 +244,10 @@ class Footprint:
     """Importing the runtime, building and loading the network, in a fresh process."""
     peak_bytes: float
     """The largest resident memory while it loads and answers pictures; NaN where the operating system doesn't say."""
-    threads: ThreadPlan
-    """How the cores are shared when it answers many pictures."""
+    streams: int
+    """How many calls of the runtime run at once when it answers many pictures."""
+    threads: int
+    """With how many threads each of them computes."""
 
 
 def footprint(system: SystemUnderTest, images: Sequence[Path], timeout_s: float = TIMEOUT_S) -> Footprint:
@@ -256,10 +256,7 @@ def footprint(system: SystemUnderTest, images: Sequence[Path], timeout_s: float 
     payload = {
         "networks": [
             {
-                "path": str(network.model.path.resolve()),
-                "format": network.model.format,
-                "files": [str(file.resolve()) for file in network.model.files],
-                "spec": network.spec.model_dump(mode="json", exclude_unset=True),
+                "model": ModelRecord.of(network.model).model_dump(mode="json"),
                 "target": str(network.target),
                 "steps": (network.preprocessor.preprocessing, network.preprocessor.scaled_sides),
             }
@@ -273,7 +270,8 @@ def footprint(system: SystemUnderTest, images: Sequence[Path], timeout_s: float 
     with TemporaryDirectory(prefix="plimsoll-footprint-") as folder:
         result = subprocesses.run_job(__name__, payload, Path(folder), subprocesses.ProcessLimits(timeout_s))
     peak = math.nan if result["peak_bytes"] is None else float(result["peak_bytes"])
-    return Footprint(predictor.size, result["load_seconds"], peak, ThreadPlan.of("throughput", predictor.cores))
+    plan = predictor.threads("throughput")
+    return Footprint(predictor.size, result["load_seconds"], peak, plan.streams, plan.threads)
 
 
 def run(payload: dict[str, Any]) -> dict[str, Any]:
@@ -281,8 +279,7 @@ def run(payload: dict[str, Any]) -> dict[str, Any]:
     process."""
     opened = []
     for network in payload["networks"]:
-        files, spec = tuple(map(Path, network["files"])), Spec.model_validate(network["spec"])
-        model = Model(Path(network["path"]), network["format"], spec, files=files)
+        model = ModelRecord.model_validate(network["model"]).model
         opened.append(ResolvedModel(model, Target.parse(network["target"]), *network["steps"]))
     cascade, cores = payload["cascade"], payload["cores"]
     with (

@@ -132,8 +132,8 @@ def _footprint(footprint: Footprint) -> dict[str, JsonValue]:
         "disk_bytes": footprint.disk_bytes,
         "load_seconds": footprint.load_seconds,
         "peak_bytes": footprint.peak_bytes,
-        "streams": footprint.threads.streams,
-        "threads": footprint.threads.threads,
+        "streams": footprint.streams,
+        "threads": footprint.threads,
     }
 
 

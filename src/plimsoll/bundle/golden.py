@@ -19,9 +19,9 @@ from plimsoll.bundle.bundle import Bundle, Content
 from plimsoll.bundle.manifest import GoldenVector, StepDigest, Tolerance
 from plimsoll.bundle.step_digests import input_steps, step_digests
 from plimsoll.core.budget import Check
+from plimsoll.core.deviation import TensorDeviation, deviation
 from plimsoll.core.target import Target
 from plimsoll.errors import CheckError, ImageError, InputError, PlimsollError
-from plimsoll.metrics import TensorDeviation, deviation
 from plimsoll.preprocessing import Preprocessor
 from plimsoll.preprocessing.decode import read, sample_pictures
 from plimsoll.preprocessing.formats import SUFFIXES, sniff

@@ -319,7 +319,7 @@ def _costs(footprint: Footprint | None) -> list[str]:
         f"{footprint.disk_bytes / 1e6:.1f}",
         f"{footprint.load_seconds:.2f}",
         peak,
-        f"{footprint.threads.streams} × {footprint.threads.threads}",
+        f"{footprint.streams} × {footprint.threads}",
     ]
 
 

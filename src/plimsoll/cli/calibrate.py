@@ -151,11 +151,11 @@ def _tensors(
     import numpy as np
 
     from plimsoll.errors import ImageError
-    from plimsoll.preprocessing import Preprocessor
+    from plimsoll.inference.predictor import Predictor, ResolvedModel
 
-    preprocessor = Preprocessor(model.require_spec().input, preprocessing, scaled_sides)
+    predictor = Predictor(ResolvedModel(model, preprocessing=preprocessing, scaled_sides=scaled_sides))
     for picture in pictures:
         try:
-            yield preprocessor(Path(picture))[np.newaxis]
+            yield predictor.prepare(Path(picture))[0][np.newaxis]
         except ImageError as error:
             left_out(picture, error.message)

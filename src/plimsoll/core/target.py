@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self
 
 from plimsoll.errors import TargetError
 
 PRECISIONS = ("float32", "float16", "bfloat16", "int8", "dynamic", "int8_weights", "int16x8", "fp8")
 """`dynamic`: int8 weights, activations quantized at run time."""
+
+Preprocessing = Literal["reference", "fast", "scaled"]
+"""How pictures become tensors: see `plimsoll.preprocessing.Preprocessor`."""
 
 _WORD = re.compile(r"[a-z][a-z0-9_]*")
 

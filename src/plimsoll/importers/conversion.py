@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from plimsoll import importers
 from plimsoll.backends.runner import Runner
+from plimsoll.core.deviation import deviation
 from plimsoll.core.model import Model
 from plimsoll.core.target import REFERENCE_TARGET
 from plimsoll.errors import CheckError
 from plimsoll.importers.base import Conversion, ImportOptions, Probe
-from plimsoll.metrics.tensors import deviation
 from plimsoll.spec import Spec
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll import backends, importers, zoo
-from plimsoll.backends.base import Objective
+from plimsoll.backends.base import Objective, ThreadPlan
 from plimsoll.backends.runner import Runner
 from plimsoll.core.model import Model
 from plimsoll.core.target import REFERENCE_TARGET, Target
@@ -203,6 +203,10 @@ class Predictor:
     def networks(self) -> tuple[Predictor, ...]:
         """Itself; of a cascade, its networks."""
         return (self,)
+
+    def threads(self, objective: Objective) -> ThreadPlan:
+        """Return how a session for an objective shares the cores."""
+        return ThreadPlan.of(objective, self.cores)
 
     def runner(self, objective: Objective) -> Runner:
         """Return the runner for an objective, opened on its first use."""

@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from plimsoll.core.deviation import deviation
 from plimsoll.core.fit import takes_picture
 from plimsoll.core.foreign import translate
 from plimsoll.core.model import Model
 from plimsoll.errors import BuildError, ModelError
-from plimsoll.metrics.tensors import deviation
 from plimsoll.onnx import dequantize, folding, load, names, opset, padding, structure
 from plimsoll.onnx.graph import open_in_runtime
 from plimsoll.system import cache, files

@@ -22,8 +22,9 @@ folded         these steps moved into the network
 samples        pictures for self-tests
 """
 
+from plimsoll.core.target import Preprocessing
 from plimsoll.preprocessing.decoded import ArrayColour, DecodedPicture, PixelArray
-from plimsoll.preprocessing.preprocessor import ImageGeometry, ImageSource, PictureSource, Preprocessing, Preprocessor
+from plimsoll.preprocessing.preprocessor import ImageGeometry, ImageSource, PictureSource, Preprocessor
 
 __all__ = [
     "ArrayColour",

@@ -7,8 +7,8 @@ import PIL
 import simplejpeg
 from PIL import features
 
+from plimsoll.core.target import Preprocessing
 from plimsoll.preprocessing import fast_decode
-from plimsoll.preprocessing.preprocessor import Preprocessing
 
 _CODECS = {
     "libjpeg-turbo": "libjpeg_turbo",

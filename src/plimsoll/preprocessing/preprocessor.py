@@ -16,13 +16,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from plimsoll.core.extra_inputs import pack
+from plimsoll.core.target import Preprocessing
 from plimsoll.errors import ImageError
 from plimsoll.preprocessing import fast, fast_decode, jpeg_file, memory, metadata, reference
 from plimsoll.preprocessing.decode import (
@@ -183,7 +183,6 @@ def _resize_axis(before: int, after: int, step: Resize) -> tuple[float, float]:
     return scale, 0.0 if step.filter == "area" else 0.5 - 0.5 * scale
 
 
-Preprocessing = Literal["reference", "fast", "scaled"]
 ImageSource = bytes | Path
 PictureSource = ImageSource | DecodedPicture
 """A file's bytes or path, or a picture that is decoded already."""

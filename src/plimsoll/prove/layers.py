@@ -12,11 +12,11 @@ from typing import Any
 from numpy.typing import NDArray
 
 from plimsoll.backends.runner import Runner
+from plimsoll.core.deviation import RunningDeviation
 from plimsoll.core.fit import picture_input
 from plimsoll.core.model import Model
 from plimsoll.core.target import REFERENCE_TARGET
 from plimsoll.errors import ModelError
-from plimsoll.metrics import RunningDeviation
 from plimsoll.onnx import form, graph, load
 
 InputPair = tuple[NDArray[Any], NDArray[Any]]

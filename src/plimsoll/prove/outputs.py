@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.core.budget import BoundedFigure
-from plimsoll.metrics import RunningDeviation, TensorDeviation
+from plimsoll.core.deviation import RunningDeviation, TensorDeviation
 from plimsoll.metrics.decisions import CONFIDENCE, Floats, bounds
 from plimsoll.prove.comparison import mean_figure
 from plimsoll.spec import Spec

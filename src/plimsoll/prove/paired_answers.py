@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.backends.runner import Runner
+from plimsoll.core.deviation import RunningDeviation
 from plimsoll.core.model import Tensors
 from plimsoll.errors import PlimsollError
 from plimsoll.inference.predictor import ResolvedModel
-from plimsoll.metrics import RunningDeviation
 from plimsoll.preprocessing import ImageGeometry, Preprocessor
 from plimsoll.preprocessing.decode import Pixels, Reduced, as_array, orientation, read, size_of
 from plimsoll.preprocessing.pillow_file import translate_errors

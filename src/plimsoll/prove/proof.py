@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from plimsoll.core.budget import Budget, Check, Evidence, in_unit, unit_of
-from plimsoll.metrics import TensorDeviation
+from plimsoll.core.deviation import TensorDeviation
 from plimsoll.metrics.decisions import Flips, ScoreDeviation
 from plimsoll.prove.classifications import ClassificationComparison, too_few
 from plimsoll.prove.comparison import Comparison

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from plimsoll.core.deviation import deviation
 from plimsoll.errors import PlimsollError
-from plimsoll.metrics import deviation
 from plimsoll.prove.paired_answers import ComparedModel
 
 Array = NDArray[Any]

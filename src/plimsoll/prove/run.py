@@ -11,9 +11,9 @@ import numpy as np
 
 from plimsoll.backends.runner import Runner
 from plimsoll.core.budget import Budget, Limit, default_budget, limit_kind
+from plimsoll.core.deviation import RunningDeviation
 from plimsoll.errors import InputError, PlimsollError
 from plimsoll.inference.predictor import ResolvedModel
-from plimsoll.metrics import RunningDeviation
 from plimsoll.metrics.decisions import score_deviation
 from plimsoll.prove import stages
 from plimsoll.prove.boxes import BoxComparer

@@ -12,9 +12,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import PlainSerializer, PlainValidator, computed_field, model_validator
 
 from plimsoll.core.budget import Check
-from plimsoll.core.target import REFERENCE_TARGET, Target
+from plimsoll.core.target import REFERENCE_TARGET, Preprocessing, Target
 from plimsoll.errors import TargetError
-from plimsoll.preprocessing import Preprocessing
 from plimsoll.report.measurements import Evaluation, Measurements, ResultModel, Speed
 from plimsoll.report.reason import Reason
 

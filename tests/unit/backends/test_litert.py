@@ -21,10 +21,10 @@ from plimsoll import backends, quantize, zoo
 from plimsoll.backends.base import CalibrationData, ThreadPlan
 from plimsoll.backends.litert import tflite_file
 from plimsoll.backends.runner import Runner
+from plimsoll.core.deviation import deviation
 from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.errors import BuildError, RunError, TargetError
-from plimsoll.metrics.tensors import deviation
 from plimsoll.preprocessing import Preprocessor, folded
 from plimsoll.spec import Input, Spec
 from plimsoll.spec.spec import Classify, Tensors

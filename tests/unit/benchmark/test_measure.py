@@ -175,7 +175,7 @@ def test_costs_are_those_of_a_process_of_its_own(stack: ExitStack, tmp_path: Pat
     assert costs.disk_bytes == (tmp_path / "a" / "small.onnx").stat().st_size
     assert 0 < costs.load_seconds < 60
     assert math.isnan(costs.peak_bytes) or 20e6 < costs.peak_bytes < 300e6
-    assert (costs.threads.streams, costs.threads.threads) == (2, 1)
+    assert (costs.streams, costs.threads) == (2, 1)
 
 
 def test_conditions(tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from plimsoll.core.deviation import deviation
 from plimsoll.errors import ModelError
 from plimsoll.importers import read
-from plimsoll.metrics.tensors import deviation
 from plimsoll.onnx import load, normal_form, padding, structure
 from plimsoll.onnx.normal_form import original
 from plimsoll.spec.files import loads

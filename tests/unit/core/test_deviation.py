@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from plimsoll.core.deviation import ABSOLUTE_FLOOR, RELATIVE_FLOOR, RunningDeviation, TensorDeviation, deviation
 from plimsoll.errors import CheckError
-from plimsoll.metrics import ABSOLUTE_FLOOR, RELATIVE_FLOOR, RunningDeviation, TensorDeviation, deviation
 
 NAN, INF = math.nan, math.inf
 SAME = TensorDeviation(0.0, 0.0, 0.0, 1.0, INF, finite=True)
