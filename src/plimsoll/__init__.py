@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from plimsoll.inference.predictor import Prediction, Predictor, load
     from plimsoll.preprocessing import Preprocessor
     from plimsoll.report.report import Report
+    from plimsoll.scan.run import ScanResult, scan
     from plimsoll.spec import Spec
 
 _HOMES = {
@@ -59,6 +60,7 @@ _HOMES = {
     "inference.predictor": ["Prediction", "Predictor", "load"],
     "preprocessing": ["Preprocessor"],
     "report.report": ["Report"],
+    "scan.run": ["ScanResult", "scan"],
     "spec": ["Spec"],
 }  # fmt: skip
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
@@ -84,6 +86,7 @@ __all__ = [
     "Report",
     "RunError",
     "Runner",
+    "ScanResult",
     "Spec",
     "SpecError",
     "Target",
@@ -93,6 +96,7 @@ __all__ = [
     "import_model",
     "load",
     "pack",
+    "scan",
     "verify",
 ]  # fmt: skip
 

@@ -1,6 +1,6 @@
 """The house stays as it is; each rule is shown to catch a violation planted in a copy.
 
-- The package has at most 24 entries at its top, of which 5 are modules, and 8 layers.
+- The package has at most 25 entries at its top, of which 5 are modules, and 8 layers.
 - No room imports one of a layer above it, and at most 140 arrows lead from a room to another.
 - An `__init__.py` is a face: a docstring, imports and `__all__`.
 - A file of the package has at most 400 lines; a line of Python anywhere has at most 120 columns.
@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 from structure import MAX_LINES, House  # noqa: E402  # a script of tools/
 
-ENTRIES, MODULES, LAYERS, ARROWS, COLUMNS = 24, 5, 8, 140, 120
+ENTRIES, MODULES, LAYERS, ARROWS, COLUMNS = 25, 5, 8, 140, 120
 PRAGMA = re.compile(r"\s+# (noqa|type: ignore)\b.*")
 """A comment to a tool, which has to stand on its line."""
 FOLDERS = ("src", "tests", "benchmarks", "tools", "examples")

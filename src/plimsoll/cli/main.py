@@ -27,6 +27,7 @@ from plimsoll.cli import (
     pack,
     predict,
     prove,
+    scan,
     serve,
     ship,
     spec,
@@ -74,6 +75,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(predict.predict)
+app.command()(scan.scan)
 app.command()(inspect.inspect)
 app.command("import")(import_.import_)
 app.command()(ship.ship)

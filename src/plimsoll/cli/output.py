@@ -171,9 +171,10 @@ class Progress:
         except (PlimsollError, OSError):
             self._total = None  # The run itself meets the same error, and reports it.
 
-    def advance(self) -> None:
-        """Count one more picture."""
-        self._done += 1
+    def advance(self, count: int = 1, total: int | None = None) -> None:
+        """Count more pictures; `total` says how many there are."""
+        self._done += count
+        self._total = total or self._total
         if self._bar is None:
             if not sys.stderr.isatty() or time.perf_counter() < self._due:
                 return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Iterator
@@ -10,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from plimsoll.cli.row_file import is_regular, unwritable
-from plimsoll.cli.rows import Writer, escaped, keys, row
+from plimsoll.cli.rows import Writer
 from plimsoll.cli.stored import Record, StoredRows
 from plimsoll.errors import BackendMissingError, InputError
 from plimsoll.inference.predictor import Prediction
+from plimsoll.inference.rows import arrow_types, arrow_values, escaped, keys, row
 from plimsoll.system import files
 from plimsoll.tasks.base import Task
-from plimsoll.tasks.detect import DetectTask
 
 _ROW_GROUP = 10_000
 _MASK_GROUP = 100
@@ -43,7 +42,7 @@ class Parquet(Writer):
         self._arrow, self._parquet = arrow, parquet
         self._path, self._task, self._top = path, task, top
         self.columns = keys(task)
-        known = _types(arrow, task)
+        known = arrow_types(arrow, task)
         self._nested = {key for key in self.columns if key not in {*known, "path", "error"}}
         self._schema = arrow.schema([(key, known.get(key, arrow.string())) for key in self.columns])
         self._group = _MASK_GROUP if "mask" in self.columns else _ROW_GROUP
@@ -68,14 +67,7 @@ class Parquet(Writer):
     def values(self, prediction: Prediction) -> dict[str, Any]:
         values = row(prediction, self._task, self._top)
         values["path"] = escaped(prediction.path)
-        if "scores" in values:
-            values["scores"] = list(values["scores"].items())
-        if values.get("mask") is not None:
-            values["mask"]["rle"] = list(values["mask"]["rle"].items())
-        return {
-            key: json.dumps(value) if key in self._nested and value is not None else value
-            for key, value in values.items()
-        }
+        return arrow_values(values, self._nested)
 
     def close(self) -> None:
         """Put everything together; where the disk has no room for that, the parts stay for the next run."""
@@ -163,34 +155,3 @@ class Parquet(Writer):
             for batch in stored.iter_batches(self._group):
                 for values in batch.to_pylist():
                     yield Record(values["path"], values, values["error"] is not None, 0)
-
-
-def _types(arrow: Any, task: Task) -> dict[str, Any]:
-    """Return the columns that are not plain text; what a task has besides becomes JSON."""
-    text, number, whole = arrow.string(), arrow.float64(), arrow.int64()
-    box = [("label", text), ("score", number), ("box", arrow.list_(number, 4))]
-    if isinstance(task, DetectTask):
-        if task.spec.points:
-            box.append(("points", arrow.list_(arrow.list_(number))))
-        if task.spec.oriented:
-            box.append(("corners", arrow.list_(arrow.list_(number))))
-        if task.spec.has_masks:
-            box.append(("mask", arrow.struct([("size", arrow.list_(whole, 2)), ("counts", arrow.list_(whole))])))
-        if task.answers_clips:
-            box.append(("track", whole))
-    shares = arrow.list_(arrow.struct([("label", text), ("share", number)]))
-    masks = arrow.map_(text, arrow.list_(whole))
-    return {
-        "label": text,
-        "score": number,
-        "text": text,
-        "scores": arrow.map_(text, number),
-        "boxes": arrow.list_(arrow.struct(box)),
-        "points": arrow.list_(arrow.list_(number)),
-        "presence": number,
-        "frame": whole,
-        "time": number,
-        "duration": number,
-        "frames": whole,
-        "mask": arrow.struct([("size", arrow.list_(whole, 2)), ("labels", shares), ("rle", masks)]),
-    }

@@ -10,6 +10,7 @@ from typing import IO, Any
 
 from plimsoll.core.wording import printable
 from plimsoll.inference.predictor import Prediction
+from plimsoll.inference.rows import escaped, keys, row
 from plimsoll.tasks.base import Task
 from plimsoll.tasks.classify import ClassifyTask
 
@@ -34,33 +35,6 @@ class Writer(ABC):
 
     def close(self) -> None:  # noqa: B027 - most formats have nothing to finish
         """Finish the output; also called after an interruption."""
-
-
-def row(prediction: Prediction, task: Task, top: int | None) -> dict[str, Any]:
-    """Return `path`, the task's own keys, `frame` and `frames` where the Spec answers several, and `error`.
-
-    Where clips are answered, `frame` and `time` follow the path; both are null for a picture.
-    """
-    answered = prediction.answer is not None
-    answer = prediction.answer.row(top) if prediction.answer is not None else task.empty_row()
-    moment: dict[str, Any] = {}
-    if task.answers_clips:
-        time = prediction.time
-        moment = {"frame": None if time is None else prediction.frame, "time": None if time is None else round(time, 6)}
-    frames: dict[str, Any] = {}
-    if task.answers_frames:
-        frames = {"frame": prediction.frame if answered else None, "frames": prediction.frames if answered else None}
-    return {"path": prediction.path, **moment, **answer, **frames, "error": prediction.error}
-
-
-def keys(task: Task) -> list[str]:
-    """Return the keys of each row."""
-    return list(row(Prediction("", None), task, None))
-
-
-def escaped(text: str) -> str:
-    """Return text that is valid UTF-8: of a path that is not, the odd bytes become backslash escapes."""
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 class _TextWriter(Writer):

@@ -17,9 +17,10 @@ from typing import Any, BinaryIO, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll.cli.rows import Writer, escaped
+from plimsoll.cli.rows import Writer
 from plimsoll.errors import InputError
 from plimsoll.inference.predictor import Prediction
+from plimsoll.inference.rows import escaped
 
 _SAMPLES = 3
 _TOLERANCE = 1e-4

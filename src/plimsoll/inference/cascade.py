@@ -23,7 +23,7 @@ from plimsoll.errors import InputError, ModelError, PlimsollError, SpecError
 from plimsoll.inference.cascade_spec import CascadeSpec, Crop, Stage, check_points, read_cascade
 from plimsoll.inference.crops import Positions, Square, square_of
 from plimsoll.inference.gestures import GESTURES, POINTS, gestures_of
-from plimsoll.inference.pictures import Picture, name_of, source
+from plimsoll.inference.pictures import Entry, Picture, name_of, source
 from plimsoll.inference.predictor import Predictor, ResolvedModel, open_model
 from plimsoll.inference.stream import Observer, Prediction, Stream
 from plimsoll.inference.walk import UnreadablePath
@@ -203,9 +203,11 @@ class _CascadeStream(Stream):
             if isinstance(picture, UnreadablePath):
                 prediction = Prediction(name, None, picture.reason)
             else:
-                prediction = Prediction(name, self._stages.answer(picture, None, self._threshold))
+                loaded = picture.load() if isinstance(picture, Entry) else picture
+                answer = None if loaded is None else self._stages.answer(loaded, None, self._threshold)
+                prediction = Prediction(name, answer)
         except PlimsollError as error:
-            prediction = Prediction(name, None, error.message)
+            prediction = Prediction(name, None, error.message, type(error).__name__)
         self._done.put({index: prediction})
 
 

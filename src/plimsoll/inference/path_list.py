@@ -24,15 +24,15 @@ def listed_paths(descriptor: int, separator: bytes) -> Iterator[str]:
     for chunk in _without_mark(descriptor):
         *lines, rest = (rest + chunk).split(separator)
         for line in lines:
-            yield from () if too_long else _path(line, separator)
+            yield from () if too_long else path_of_line(line, separator)
             too_long = False
         if len(rest) > _MAX_LINE:
-            yield from () if too_long else _path(rest, separator)
+            yield from () if too_long else path_of_line(rest, separator)
             rest, too_long = b"", True
-    yield from () if too_long else _path(rest, separator)
+    yield from () if too_long else path_of_line(rest, separator)
 
 
-def _path(line: bytes, separator: bytes) -> Iterator[str]:
+def path_of_line(line: bytes, separator: bytes) -> Iterator[str]:
     """Yield the path that a line of a list holds, if it holds any."""
     if separator == b"\n":
         line = line.removesuffix(b"\r")

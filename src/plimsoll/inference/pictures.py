@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,8 +16,30 @@ from plimsoll.errors import ImageError, InputError
 from plimsoll.preprocessing import ArrayColour, DecodedPicture, PictureSource, PixelArray
 from plimsoll.preprocessing.decode import MAX_FILE_BYTES, read
 
+
+class Entry(ABC):
+    """A picture that is read when its turn comes, in the thread that answers it: a member of an archive, a row of a
+    table."""
+
+    name: str
+    """What its Prediction has as `path`."""
+
+    @abstractmethod
+    def load(self) -> bytes | None:
+        """Return the file's bytes, or None where no answer is needed; raises ImageError."""
+
+
 Picture = (
-    str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Image.Image | NDArray[np.uint8] | PixelArray
+    str
+    | os.PathLike[str]
+    | bytes
+    | bytearray
+    | memoryview
+    | IO[bytes]
+    | Image.Image
+    | NDArray[np.uint8]
+    | PixelArray
+    | Entry
 )
 """A picture file's path; its bytes; a file that is open for reading bytes, from where it stands to its end; an image of
 Pillow's; or an array, uint8, height x width x channels (or height x width for grey), whose channel order is said by
@@ -40,6 +63,8 @@ def source(picture: Picture, colour: ArrayColour | None = None) -> PictureSource
         return bytes(picture)
     if isinstance(picture, np.ndarray):
         return PixelArray(picture, colour)
+    if isinstance(picture, Entry):
+        return picture.load() or b""
     if hasattr(picture, "read"):
         return _content(picture)
     raise InputError(
@@ -58,6 +83,8 @@ def name_of(picture: Picture) -> str:
     """Return the path, or in angle brackets what was given instead; never fails."""
     if isinstance(picture, (str, os.PathLike)):
         return os.fspath(picture)
+    if isinstance(picture, Entry):
+        return picture.name
     if isinstance(picture, (bytes, bytearray, memoryview)):
         return f"<{memoryview(picture).nbytes} bytes>"
     if isinstance(picture, Image.Image):

@@ -23,7 +23,7 @@ from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.errors import PlimsollError
 from plimsoll.inference.frames import Frame, WorstFrame, answer_worst
-from plimsoll.inference.pictures import Picture, loaded_source, name_of
+from plimsoll.inference.pictures import Entry, Picture, loaded_source, name_of
 from plimsoll.inference.walk import UnreadablePath
 from plimsoll.preprocessing import DecodedPicture, ImageGeometry, PictureSource
 from plimsoll.spec import Spec
@@ -49,11 +49,13 @@ _FIRST_FILES = 16
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer to one picture, or the error."""
+    """The answer to one picture, or the error; neither for an `Entry` that needs no answer."""
 
     path: str
     answer: Answer | None
     error: str | None = None
+    error_kind: str | None = None
+    """The class of the error, such as `ImageError`; None also for a path that leads to no picture."""
     frame: int = 0
     """The frame of the file that the answer is to, from 0: the worst of those that the Spec selects."""
     frames: int = 1
@@ -257,14 +259,18 @@ class Stream:
             return
         started = time.perf_counter()
         try:
-            data = loaded_source(picture)
+            data = picture.load() if isinstance(picture, Entry) else loaded_source(picture)
+            if data is None:
+                self._done.put({index: Prediction(name, None)})
+                return
             loaded = time.perf_counter()
             prepared = self._first_or_all(data)
         except PlimsollError as error:
-            self._done.put({index: Prediction(name, None, error.message)})
+            self._done.put({index: _prediction(name, error)})
             return
         if isinstance(prepared, WorstFrame):
-            self._done.put({index: Prediction(name, prepared.answer, None, prepared.frame, prepared.frames)})
+            frame, frames = prepared.frame, prepared.frames
+            self._done.put({index: Prediction(name, prepared.answer, frame=frame, frames=frames)})
             return
         tensor, geometry = prepared
         ready = time.perf_counter()
@@ -329,8 +335,8 @@ class Stream:
                 {item.index: _prediction(item.name, answer) for item, answer in zip(batch, answers, strict=True)}
             )
 
-    def _infer(self, batch: Sequence[_Prepared]) -> Sequence[Answer | str]:
-        """Return an answer or an error text for each picture; if a batch fails, each picture is tried alone."""
+    def _infer(self, batch: Sequence[_Prepared]) -> Sequence[Answer | PlimsollError]:
+        """Return an answer or an error for each picture; if a batch fails, each picture is tried alone."""
         try:
             started = time.perf_counter()
             tensor = batch[0].tensor[np.newaxis] if len(batch) == 1 else np.stack([item.tensor for item in batch])
@@ -340,7 +346,7 @@ class Stream:
             self._report(inference=computed - started, output=time.perf_counter() - computed)
         except PlimsollError as error:
             if len(batch) == 1:
-                return [error.message]
+                return [error]
             return [answer for item in batch for answer in self._infer([item])]
         return answers
 
@@ -358,5 +364,7 @@ def _while_loading(spec: Spec) -> int:
     return min(_WHILE_LOADING, _WHILE_LOADING_BYTES // max(1, size))
 
 
-def _prediction(name: str, answer: Answer | str) -> Prediction:
-    return Prediction(name, None, answer) if isinstance(answer, str) else Prediction(name, answer)
+def _prediction(name: str, answer: Answer | PlimsollError) -> Prediction:
+    if isinstance(answer, PlimsollError):
+        return Prediction(name, None, answer.message, type(answer).__name__)
+    return Prediction(name, answer)

@@ -178,10 +178,17 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def _reason(code: int, log: Path) -> str:
     if code < 0:
-        name = signal.Signals(-code).name
-        return f"it was killed by {_SIGNALS.get(name, name)} ({name})"
+        return f"it was {death(code)}"
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     return f"it ended with exit code {code}: {lines[-1][:300] if lines else 'it printed nothing'}"
+
+
+def death(code: int) -> str:
+    """Return what ended a process, by its exit code: `killed by a segmentation fault (SIGSEGV)`."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    name = signal.Signals(-code).name
+    return f"killed by {_SIGNALS.get(name, name)} ({name})"
 
 
 def last_lines(log: Path, count: int = 3) -> str:
