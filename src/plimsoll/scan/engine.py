@@ -15,8 +15,8 @@ from plimsoll.scan.worker import Work
 from plimsoll.system import host
 
 CORES_A_PROCESS = 8
-"""A worker's threads share Python's lock, and each worker holds the models: measured on two cores only, where one process
-was as fast as two."""
+"""A worker's threads share Python's lock, but each worker holds the models. Not measured: only machines of two cores
+were at hand, where one process is what `predict` has."""
 
 
 class Engine(Protocol):
