@@ -181,20 +181,20 @@ def plan(count: int) -> None:
         size = listed.stat().st_size
         table = Table(LocalFolder(Path(work, "table")))
         started = time.perf_counter()
-        made = make_plan(table.folder, [str(listed)], (), LeftOut())
+        frozen = make_plan(table.folder, [str(listed)], (), LeftOut())
         seconds = time.perf_counter() - started
         folder = Path(work, "table", "rows")
         folder.mkdir()
-        for shard in made.read(table.folder):
+        for shard in frozen.read(table.folder):
             if shard.number % 2:
                 (folder / f"{shard.name}.parquet").touch()
         started = time.perf_counter()
         finished = table.finished()
-        left = sum(shard.count or 0 for shard in made.read(table.folder) if shard.number not in finished)
+        left = sum(shard.count or 0 for shard in frozen.read(table.folder) if shard.number not in finished)
         resumed = time.perf_counter() - started
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
         print(
-            f"{count:,} paths ({size / 1e9:.2f} GB): {made.shards:,} shards planned in {seconds:.1f} s;"
+            f"{count:,} paths ({size / 1e9:.2f} GB): {frozen.shards:,} shards planned in {seconds:.1f} s;"
             f" {left:,} pictures"
             f" left to do, known after {resumed:.2f} s; peak memory {peak:.0f} MB; {Plan.FILE} has"
             f" {Path(work, 'table', Plan.FILE).stat().st_size / 1e6:.1f} MB"

@@ -207,7 +207,7 @@ class _CascadeStream(Stream):
                 answer = None if loaded is None else self._stages.answer(loaded, None, self._threshold)
                 prediction = Prediction(name, answer)
         except PlimsollError as error:
-            prediction = Prediction(name, None, error.message, type(error).__name__)
+            prediction = Prediction(name, None, error.message, error_kind=type(error).__name__)
         self._done.put({index: prediction})
 
 

@@ -54,14 +54,14 @@ class Prediction:
     path: str
     answer: Answer | None
     error: str | None = None
-    error_kind: str | None = None
-    """The class of the error, such as `ImageError`; None also for a path that leads to no picture."""
     frame: int = 0
     """The frame of the file that the answer is to, from 0: the worst of those that the Spec selects."""
     frames: int = 1
     """How many frames of the file were answered."""
     time: float | None = None
     """Of a clip's frame: seconds since the clip began."""
+    error_kind: str | None = None
+    """The class of the error, such as `ImageError`; None also for a path that leads to no picture."""
 
 
 class PictureModel(Protocol):
@@ -366,5 +366,5 @@ def _while_loading(spec: Spec) -> int:
 
 def _prediction(name: str, answer: Answer | PlimsollError) -> Prediction:
     if isinstance(answer, PlimsollError):
-        return Prediction(name, None, answer.message, type(answer).__name__)
+        return Prediction(name, None, answer.message, error_kind=type(answer).__name__)
     return Prediction(name, answer)

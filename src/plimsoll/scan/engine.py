@@ -11,7 +11,7 @@ from typing import Protocol
 
 from plimsoll.scan.shard_run import Event, ShardRunner, Task
 from plimsoll.scan.table import PartWriter, Table
-from plimsoll.scan.worker import Work
+from plimsoll.scan.worker import WorkerSettings
 from plimsoll.system import host
 
 CORES_A_PROCESS = 8
@@ -23,7 +23,7 @@ class Engine(Protocol):
     """Runs shards until each has its part. A shard may be run twice, by a machine that was thought lost too: both write
     the same part."""
 
-    def run(self, tasks: Iterator[Task], work: Work, writer: PartWriter, table: Table) -> Iterator[Event]:
+    def run(self, tasks: Iterator[Task], work: WorkerSettings, writer: PartWriter, table: Table) -> Iterator[Event]:
         """Yield what comes of each picture and shard, in any order. When the iterator is closed, all work ends, and
         what was stored stays."""
         ...
@@ -36,7 +36,7 @@ class LocalEngine:
         self._cores = host.cores()
         self.processes = processes or max(1, self._cores // CORES_A_PROCESS)
 
-    def run(self, tasks: Iterator[Task], work: Work, writer: PartWriter, table: Table) -> Iterator[Event]:
+    def run(self, tasks: Iterator[Task], work: WorkerSettings, writer: PartWriter, table: Table) -> Iterator[Event]:
         """Run shards; raises what a `ShardRunner` raises."""
         work = replace(work, cores=max(1, self._cores // self.processes))
         events = queue.SimpleQueue[Event | BaseException | None]()

@@ -20,7 +20,7 @@ PDQ_INSTALL = "pip install 'plimsoll-line[scan]'"
 
 
 @dataclass(frozen=True)
-class Facts:
+class FileFacts:
     """What is known of a file once it is read."""
 
     sha256: str
@@ -42,7 +42,7 @@ def content_hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def facts_of(data: bytes, sha256: str, decode: Any, *, pdq: bool) -> Facts:
+def facts_of(data: bytes, sha256: str, decode: Any, *, pdq: bool) -> FileFacts:
     """Return the facts of a file; `decode` is the Spec's decode step, whose limits hold here too."""
     try:
         format_ = check_format(data, decode)
@@ -52,9 +52,9 @@ def facts_of(data: bytes, sha256: str, decode: Any, *, pdq: bool) -> Facts:
         else:
             with translate_errors(), open_picture(data, format_) as image:
                 width, height = image.size
-        return Facts(sha256, len(data), width, height, _pdq(data, decode) if pdq else None)
+        return FileFacts(sha256, len(data), width, height, _pdq(data, decode) if pdq else None)
     except PlimsollError:
-        return Facts(sha256, len(data))
+        return FileFacts(sha256, len(data))
 
 
 def _pdq(data: bytes, decode: Any) -> str | None:

@@ -33,7 +33,7 @@ _MARKER = "\x01"
 """Begins a line of a walked list that isn't a plain path: marker, reason, marker, path."""
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
-Kind = Literal["list", "walked", "tar", "parquet"]
+SourceKind = Literal["list", "walked", "tar", "parquet"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Shard:
     """The unit of work: a slice of a list, an archive, or a row group. Its rows are one part of the table."""
 
     number: int
-    kind: Kind
+    kind: SourceKind
     source: str
     """The address of the list, archive or Parquet file."""
     start: int = 0
@@ -205,7 +205,7 @@ def _shards(
         yield from _row_groups(source)
 
 
-def _slices(stream: BinaryIO, kind: Kind, address: str, separator: bytes, size: int) -> Iterator[Shard]:
+def _slices(stream: BinaryIO, kind: SourceKind, address: str, separator: bytes, size: int) -> Iterator[Shard]:
     first = 0
     for start, end, count in _cuts(stream, separator, size):
         yield Shard(0, kind, address, start, end, first, count)

@@ -24,7 +24,7 @@ from plimsoll.scan.models import ScanModel
 from plimsoll.scan.plan import make_plan
 from plimsoll.scan.shard_run import Event, Task
 from plimsoll.scan.table import Manifest, PartWriter, Table, new_manifest
-from plimsoll.scan.worker import ModelSettings, Work, open_predictors
+from plimsoll.scan.worker import ModelSettings, WorkerSettings, open_predictors
 
 Watch = Callable[[int, int | None], None]
 """Called with how many pictures have rows, and how many there are, where that is known."""
@@ -132,7 +132,7 @@ def run(
         require("pdqhash", PDQ_INSTALL)
     table = Table(storage.folder(out))
     with ExitStack() as stack:
-        work = Work(tuple(settings), EntrySettings(column=options.column), options.pdq, options.threshold)
+        work = WorkerSettings(tuple(settings), EntrySettings(column=options.column), options.pdq, options.threshold)
         predictors = open_predictors(stack, work)
         models = [ScanModel.of(predictor, options.threshold) for predictor in predictors]
         _require_different(models)
@@ -149,7 +149,7 @@ def run(
             _check_same(out, manifest, models, sources, options)
         entries = EntrySettings(manifest.plan.base, manifest.plan.separator, options.column, formats)
         earlier = _earlier(stack, options, models)
-        work = Work(work.models, entries, options.pdq, options.threshold, earlier=earlier)
+        work = WorkerSettings(work.models, entries, options.pdq, options.threshold, earlier=earlier)
         return _run(engine, table, manifest, work, writer, options, watch)
 
 
@@ -172,7 +172,7 @@ def _run(  # noqa: PLR0913 - private
     engine: Engine,
     table: Table,
     manifest: Manifest,
-    work: Work,
+    work: WorkerSettings,
     writer: PartWriter,
     options: ScanOptions,
     watch: Watch | None,

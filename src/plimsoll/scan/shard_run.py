@@ -24,7 +24,7 @@ from plimsoll import errors
 from plimsoll.errors import InputError, PlimsollError, RunError
 from plimsoll.scan.plan import Shard
 from plimsoll.scan.table import PartWriter
-from plimsoll.scan.worker import Work
+from plimsoll.scan.worker import WorkerSettings
 from plimsoll.system import subprocesses
 
 AHEAD = 2
@@ -127,7 +127,7 @@ def failure(kind: str, message: str) -> dict[str, Any]:
 class _Worker:
     """A worker process, and the messages between."""
 
-    def __init__(self, work: Work, log: Path) -> None:
+    def __init__(self, work: WorkerSettings, log: Path) -> None:
         self.alone = work.alone
         self._log = log
         with log.open("wb") as stream:
@@ -175,7 +175,7 @@ class _Worker:
 class ShardRunner:
     """Runs shards one after another."""
 
-    def __init__(self, work: Work, writer: PartWriter, partial: Path) -> None:
+    def __init__(self, work: WorkerSettings, writer: PartWriter, partial: Path) -> None:
         self._work, self._writer, self._partial = work, writer, partial
         self._worker: _Worker | None = None
         self._stopped = threading.Event()

@@ -1,6 +1,6 @@
 """The process that answers the pictures of shards, started by `ShardRunner`.
 
-It speaks JSON, a message a line. In: what to work with (`Work`), then shards to answer. Out: `row` for each picture, in
+It speaks JSON, a message a line. In: its `WorkerSettings`, then shards to answer. Out: `row` for each picture, in
 order; `end` of a shard; `begin` before each picture where they are answered alone; `fatal` with an error that ends it.
 One stream goes on across shards, so that no core waits at the end of one.
 """
@@ -26,7 +26,7 @@ from plimsoll.inference.predictor import Prediction, Predictor, load
 from plimsoll.inference.rows import escaped, row
 from plimsoll.scan.earlier import Earlier
 from plimsoll.scan.entries import EntrySettings, Item, items_of
-from plimsoll.scan.facts import Facts, content_hash, facts_of
+from plimsoll.scan.facts import FileFacts, content_hash, facts_of
 from plimsoll.scan.plan import Shard
 from plimsoll.system import host
 
@@ -56,7 +56,7 @@ class ModelSettings:
 
 
 @dataclass(frozen=True)
-class Work:
+class WorkerSettings:
     """All that a worker has to know beside the shards."""
 
     models: tuple[ModelSettings, ...]
@@ -70,7 +70,7 @@ class Work:
     """Whether pictures are answered one at a time, each announced by `begin`."""
 
     @classmethod
-    def of(cls, data: dict[str, Any]) -> Work:
+    def of(cls, data: dict[str, Any]) -> WorkerSettings:
         """Return the work that JSON describes."""
         models = tuple(ModelSettings(**model) for model in data.pop("models"))
         entries = data.pop("entries")
@@ -84,7 +84,7 @@ class _ScannedEntry(Entry):
         self._scanner, self._read, self._claimed = scanner, item.read, claimed
         self.name = item.path
         self.shard, self.index, self.last = shard, item.index, last
-        self.facts: Facts | None = None
+        self.facts: FileFacts | None = None
         self.answers: Answers | None = None
         """Of an equal picture of an earlier shard."""
         self.equal = False
@@ -158,13 +158,13 @@ class _Branches:
 class Scanner:
     """Answers the pictures of shards with all models."""
 
-    def __init__(self, work: Work, predictors: Sequence[Predictor]) -> None:
+    def __init__(self, work: WorkerSettings, predictors: Sequence[Predictor]) -> None:
         self._work = work
         self._predictors = predictors
         self.count = len(predictors)
         self._decode = predictors[0].spec.input.decode
         self._earlier = Earlier.open(Path(work.earlier)) if work.earlier else None
-        self._recent: OrderedDict[str, tuple[Facts, Answers]] = OrderedDict()
+        self._recent: OrderedDict[str, tuple[FileFacts, Answers]] = OrderedDict()
         self._lock = threading.Lock()
         self._pending: deque[_ScannedEntry] = deque()
         self._answered = threading.Semaphore(0)
@@ -185,7 +185,7 @@ class Scanner:
                     emit({"end": entry.shard.number})
                 self._answered.release()
 
-    def known(self, data: bytes, sha256: str, claimed: set[str]) -> tuple[Facts, Answers | None, bool]:
+    def known(self, data: bytes, sha256: str, claimed: set[str]) -> tuple[FileFacts, Answers | None, bool]:
         """Return a file's facts, the answers to an equal picture that was answered, and whether one of the same shard
         will be. Thread-safe."""
         with self._lock:
@@ -194,7 +194,7 @@ class Scanner:
                 facts, answers = self._recent[sha256]
                 return facts, answers, False
             if sha256 in claimed:
-                return Facts(sha256, len(data)), None, True
+                return FileFacts(sha256, len(data)), None, True
             claimed.add(sha256)
         return facts_of(data, sha256, self._decode, pdq=self._work.pdq), None, False
 
@@ -236,7 +236,7 @@ class Scanner:
             answers = [self._values(*pair) for pair in zip(self._predictors, predictions, strict=True)]
             if entry.facts is not None:
                 self._remember(entry.facts, answers)
-        facts = entry.facts or Facts("", 0)
+        facts = entry.facts or FileFacts("", 0)
         return {
             "item": entry.index,
             "path": escaped(entry.name),
@@ -250,7 +250,7 @@ class Scanner:
             "answers": answers,
         }
 
-    def _remember(self, facts: Facts, answers: Answers) -> None:
+    def _remember(self, facts: FileFacts, answers: Answers) -> None:
         if any(answer["error_kind"] not in (None, "ImageError") for answer in answers):
             return  # A runtime that failed once may not fail again.
         with self._lock:
@@ -266,7 +266,7 @@ class Scanner:
         return {**values, "error_kind": kind, "error": prediction.error}
 
 
-def open_predictors(stack: ExitStack, work: Work) -> list[Predictor]:
+def open_predictors(stack: ExitStack, work: WorkerSettings) -> list[Predictor]:
     """Open all models; the stack closes them."""
     predictors = [stack.enter_context(model.open()) for model in work.models]
     for predictor in predictors:
@@ -310,7 +310,7 @@ def main() -> int:
         threading.Thread(target=_leave_with_parent, args=(os.getppid(),), daemon=True).start()
     try:
         with ExitStack() as stack:
-            work = Work.of(json.loads(sys.stdin.readline()))
+            work = WorkerSettings.of(json.loads(sys.stdin.readline()))
             Scanner(work, open_predictors(stack, work)).run(_requests(sys.stdin), emit)
     except PlimsollError as error:
         emit({"fatal": {"kind": type(error).__name__, "message": error.message, "hint": error.hint}})
