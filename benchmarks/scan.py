@@ -36,13 +36,13 @@ from plimsoll.scan.table import Table
 PHOTOS = Path(__file__).resolve().parent.parent / "examples" / "photos"
 COUNTING = """
 import os
-from plimsoll.scan import facts
+from plimsoll.scan import facts, worker
 _hash = facts.content_hash
 _counter = os.open(os.environ["PLIMSOLL_BENCHMARK_COUNTER"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 def content_hash(data):
     os.write(_counter, b".")
     return _hash(data)
-facts.content_hash = content_hash
+worker.content_hash = content_hash
 """
 """Counts the pictures that workers read."""
 PLIMSOLL = [sys.executable, "-m", "plimsoll", "--quiet"]
@@ -141,7 +141,9 @@ def kills(model: str, folder: Path, times: int) -> None:
         print(f"{killed} kills; an undisturbed run took {seconds:.1f} s")
         print(f"{len(after):,} rows, at most {most} a picture; undisturbed {len(before):,}")
         print(f"rows that differ, but for time and score: {len(differing)}; scores differ by up to {max(scores):.2g}")
-        print(f"pictures read: {read:,}; repeated: {read / len(after) - 1:.2%}")
+        print(
+            f"pictures read: {read:,}; repeated: {read / len(after) - 1:.2%}, {(read - len(after)) / killed:.1f} a kill"
+        )
 
 
 def _stored(table: Path) -> int:
