@@ -80,6 +80,7 @@ def _yolov5(network: str, pictures: list[str], size: int) -> list[Found]:
     model, answers = common.DetectMultiBackend(network), []
     for picture in pictures:
         image = cv2.imread(picture)
+        assert image is not None, picture
         square = letterbox(image, size, auto=False)[0][:, :, ::-1].transpose(2, 0, 1)
         tensor = torch.from_numpy(np.ascontiguousarray(square))[None].float() / 255
         (rows,) = non_max_suppression(model(tensor), CONFIDENCE, IOU)

@@ -24,9 +24,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from plimsoll.core.target import Preprocessing
 from plimsoll.errors import ImageError
 from plimsoll.preprocessing import Preprocessor
-from plimsoll.preprocessing.preprocessor import Preprocessing
 from plimsoll.spec import Input
 
 PHOTO = Path(__file__).parents[2] / "examples" / "photos" / "coffee_cup.jpg"

@@ -19,10 +19,10 @@ from pydantic import ValidationError
 from helpers.brightness_network import brightness, steps
 from plimsoll.cli.parquet import Parquet
 from plimsoll.cli.rows import Csv, JsonLines, Writer
+from plimsoll.core.target import Preprocessing
 from plimsoll.inference.frames import answer_worst
 from plimsoll.inference.predictor import Predictor, ResolvedModel
 from plimsoll.inference.rows import keys
-from plimsoll.preprocessing.preprocessor import Preprocessing
 from plimsoll.spec import Input, Spec
 from plimsoll.spec.spec import Classify, Tensors
 from plimsoll.spec.steps import Decode

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from plimsoll.core.target import Preprocessing
 from plimsoll.errors import ImageError
 from plimsoll.preprocessing import Preprocessor
 from plimsoll.preprocessing.decode import as_array
 from plimsoll.preprocessing.decode import decode as decode_first
 from plimsoll.preprocessing.frames import frames
-from plimsoll.preprocessing.preprocessor import Preprocessing
 from plimsoll.spec import Input
 from plimsoll.spec.steps import Decode
 

@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from plimsoll.core.target import Target
 from plimsoll.errors import InputError
 from plimsoll.inference.predictor import Predictor, ResolvedModel
 from plimsoll.prove import prove, read_labels
+from plimsoll.prove.annotations import TrueBox
 from plimsoll.prove.contract import check_contract
 from plimsoll.prove.labels import Truth
 from plimsoll.ship import Search, SearchConfig
@@ -65,7 +67,8 @@ def test_key_points_are_read_from_coco_s_file(pictures: list[Path], tmp_path: Pa
     data = {"images": [{"id": 1, "file_name": pictures[0].name}], "categories": [{"id": 0, "name": "red"}]}
     file = tmp_path / "coco.json"
     file.write_text(json.dumps({**data, "annotations": [row]}))
-    ((box,),) = read_labels(file, output, [pictures[0].parent]).values()
+    (truth,) = read_labels(file, output, [pictures[0].parent]).values()
+    (box,) = cast("tuple[TrueBox, ...]", truth)
     assert (box.points, box.area) == (((1.5, 2.5, 2), (0.5, 0.5, 0)), 50.0)
     file.write_text(json.dumps({**data, "annotations": [{**row, "keypoints": [1, 2, 2] * 3}]}))
     with pytest.raises(InputError, match="has 3 key points; the model finds 2"):
