@@ -232,6 +232,7 @@ def test_ssd(background: bool, activation: str, named: bool) -> None:
         anchors=ANCHORS,
         normalized=True,
         activation=activation,
+        label_axis=2,  # there are as many anchors as labels
         **({"tensors": ["boxes", "scores"]} if named else {}),
     )
     if background and not named:
