@@ -33,6 +33,7 @@ from plimsoll.cli import (
     spec,
     streams,
     targets,
+    threshold,
     toolchains,
     verify,
     zoo,
@@ -76,6 +77,7 @@ app = typer.Typer(
 )
 app.command()(predict.predict)
 app.command()(scan.scan)
+app.command()(threshold.threshold)
 app.command()(inspect.inspect)
 app.command("import")(import_.import_)
 app.command()(ship.ship)

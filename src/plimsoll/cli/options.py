@@ -119,6 +119,12 @@ Model = Annotated[
     typer.Argument(metavar="MODEL", help="A zoo name (`plimsoll zoo list`), a bundle, or a model file with --spec."),
 ]
 Spec = Annotated[Path | None, typer.Option("--spec", metavar="FILE", help="The Spec of a bare model file.")]
+Policy = Annotated[
+    Path | None,
+    typer.Option(
+        "--policy", metavar="FILE", help="Bands and threshold of `plimsoll threshold`, in place of the Spec's (TOML)."
+    ),
+]
 ChosenTarget = Annotated[Target | None, target("--target", _DEFAULT_TARGET)]
 RequiredTarget = Annotated[Target, target("--target", "runtime:device:precision; `plimsoll targets` lists them.")]
 Preprocessing = Annotated[PreprocessingName | None, preprocessing("--preprocessing", _DEFAULT_PREPROCESSING)]

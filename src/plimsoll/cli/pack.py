@@ -26,6 +26,7 @@ def pack(  # noqa: PLR0913 - each parameter is an option of the command
     ] = None,
     spec: options.Spec = None,
     target: options.ChosenTarget = None,
+    policy: options.Policy = None,
     preprocessing: options.Preprocessing = None,
     images: Annotated[
         list[str] | None,
@@ -50,13 +51,13 @@ def pack(  # noqa: PLR0913 - each parameter is an option of the command
     if for_ is None and (file := cascade_file(model)) is not None:
         from plimsoll.inference.cascade_bundle import pack_cascade
 
-        with load(file, spec=spec, target=target, preprocessing=preprocessing) as cascade:
+        with load(file, spec=spec, target=target, preprocessing=preprocessing, policy=policy) as cascade:
             assert isinstance(cascade, CascadePredictor)  # noqa: S101 - what `load` makes of such a file
             golden = _golden(images, cascade.model) if images else []
             stages = [network.opened for network in cascade.networks]
             typer.echo(pack_cascade(cascade.stages.spec, stages, out, images=golden, force=force))
         return
-    with open_model(model, spec, target=target, preprocessing=preprocessing) as opened:
+    with open_model(model, spec, target=target, preprocessing=preprocessing, policy=policy) as opened:
         if for_ is not None:
             written = _pack_for_triton(opened, out, options.settings(set_ or []), force=force)
         else:

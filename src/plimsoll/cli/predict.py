@@ -72,6 +72,7 @@ def predict(  # noqa: PLR0913 - each parameter is an option of the command
             "--threshold", min=0.0, max=1.0, help="Give a label from this score on, in place of the Spec's threshold."
         ),
     ] = None,
+    policy: options.Policy = None,
     preprocessing: options.Preprocessing = None,
     target: options.ChosenTarget = None,
     set_: options.RuntimeOptions = None,
@@ -117,7 +118,14 @@ def predict(  # noqa: PLR0913 - each parameter is an option of the command
     destination = Destination.of(format_, out, append=append, replace=force and (out is not None or draw is None))
     with ExitStack() as stack:
         predictor = stack.enter_context(
-            load(model, spec=spec, target=target, preprocessing=preprocessing, options=options.settings(set_ or []))
+            load(
+                model,
+                spec=spec,
+                target=target,
+                preprocessing=preprocessing,
+                options=options.settings(set_ or []),
+                policy=policy,
+            )
         )
         # With a single folder, a table shows paths relative to it.
         video_options = video.VideoOptions(

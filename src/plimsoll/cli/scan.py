@@ -39,6 +39,7 @@ def scan(  # noqa: PLR0913 - each parameter is an option of the command
             "--threshold", min=0.0, max=1.0, help="Give a label from this score on, in place of the Spec's threshold."
         ),
     ] = None,
+    policy: options.Policy = None,
     preprocessing: options.Preprocessing = None,
     target: options.ChosenTarget = None,
     set_: options.RuntimeOptions = None,
@@ -94,6 +95,7 @@ def scan(  # noqa: PLR0913 - each parameter is an option of the command
             None if target is None else str(target),
             preprocessing,
             options.settings(set_ or []),
+            str(policy) if policy is not None and reference == model else None,
         )
         for reference in (model, *(also or ()))
     ]

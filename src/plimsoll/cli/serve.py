@@ -64,6 +64,7 @@ def serve(  # noqa: PLR0913 - each parameter is an option of the command
     plan: Annotated[bool, typer.Option("--plan", help="Print how the machine is shared, and why, then exit.")] = False,
     spec: options.Spec = None,
     target: options.ChosenTarget = None,
+    policy: options.Policy = None,
     preprocessing: options.Preprocessing = None,
     set_: options.RuntimeOptions = None,
     config: Annotated[
@@ -102,7 +103,8 @@ def serve(  # noqa: PLR0913 - each parameter is an option of the command
 
     _check_installed(grpc=grpc_port is not None)
     plan_options = PlanOptions(workers, threads, max_batch, max_delay, objective)
-    configs = _model_configs(models, spec, target, (preprocessing, options.settings(set_ or [])), plan_options)
+    running = (preprocessing, options.settings(set_ or []), policy)
+    configs = _model_configs(models, spec, target, running, plan_options)
     if signals is None:
         for model in configs:
             typer.echo(f"{model.name}:")
@@ -159,7 +161,7 @@ def _model_configs(
     models: list[str],
     spec: Path | None,
     target: Target | None,
-    running: tuple[options.PreprocessingName | None, dict[str, str]],
+    running: tuple[options.PreprocessingName | None, dict[str, str], Path | None],
     plan_options: PlanOptions,
 ) -> list[ModelConfig]:
     from plimsoll.errors import InputError

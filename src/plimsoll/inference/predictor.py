@@ -7,7 +7,7 @@ import difflib
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -28,6 +28,7 @@ from plimsoll.inference.stream import Observer, Prediction, Stream
 from plimsoll.preprocessing import ArrayColour, ImageGeometry, PictureSource, PixelArray, Preprocessing, Preprocessor
 from plimsoll.spec import Spec
 from plimsoll.spec import files as spec_files
+from plimsoll.spec.policy import Policy
 from plimsoll.system import host
 from plimsoll.tasks import Answer, decoder
 from plimsoll.zoo import catalog
@@ -71,15 +72,23 @@ def open_model(
     target: Target | None = None,
     preprocessing: Preprocessing | None = None,
     import_folder: Path | None = None,
+    policy: Path | None = None,
 ) -> ResolvedModel:
     """Open a zoo name (its weights are fetched if they are missing), a bundle (folder or .zip) or a model file.
 
-    `spec` is the Spec of a model file; `target` and `preprocessing` override the bundle's. A model of another framework
-    is converted in `import_folder`, and refused without one. Raises ModelError, BundleError, SpecError, and InputError
-    for a cascade.
+    `spec` is the Spec of a model file; `target` and `preprocessing` override the bundle's, the bands of `policy` the
+    Spec's. A model of another framework is converted in `import_folder`, and refused without one. Raises ModelError,
+    BundleError, SpecError, and InputError for a cascade, and for a file that is no policy.
     """
     given = spec_files.read(spec) if spec is not None else None
+    bands = Policy.read(policy) if policy is not None else None
     resolved = _resolve(reference, given, import_folder)
+    if bands is not None:
+        try:
+            resolved.model = replace(resolved.model, spec=bands.apply(resolved.model.require_spec()))
+        except PlimsollError:
+            resolved.close()
+            raise
     resolved.target = target or resolved.target
     resolved.preprocessing = preprocessing or resolved.preprocessing
     return resolved
@@ -309,11 +318,13 @@ def load(
     target: Target | str | None = None,
     preprocessing: Preprocessing | None = None,
     options: Mapping[str, str] | None = None,
+    policy: str | os.PathLike[str] | None = None,
 ) -> Predictor:
     """Open a zoo name, a bundle, a model file or a cascade's file for answering pictures.
 
     `spec` is a Spec file for a bare model file; `target` and `preprocessing` override a bundle's (default
-    onnxruntime:cpu:float32 and reference preprocessing).
+    onnxruntime:cpu:float32 and reference preprocessing). `policy` is a file of `plimsoll threshold`, whose bands and
+    threshold replace the Spec's.
 
     >>> with load("open_nsfw") as model:  # doctest: +SKIP
     ...     model.predict("photo.jpg").score
@@ -321,7 +332,7 @@ def load(
     if (cascade := cascade_file(os.fspath(model))) is not None:
         from plimsoll.inference.cascade import CascadePredictor  # It imports this module, and few calls need it.
 
-        _require_no_settings(model, spec, target, options)
+        _require_no_settings(model, spec, target, options, policy)
         return CascadePredictor.open(cascade, preprocessing)
     try:
         opened = open_model(
@@ -329,11 +340,12 @@ def load(
             Path(spec) if spec is not None else None,
             target=Target.parse(target) if isinstance(target, str) else target,
             preprocessing=preprocessing,
+            policy=Path(policy) if policy is not None else None,
         )
     except HoldsCascadeError:
         from plimsoll.inference.cascade_bundle import open_cascade  # As above.
 
-        _require_no_settings(model, spec, target, options)
+        _require_no_settings(model, spec, target, options, policy)
         return open_cascade(Path(model), preprocessing)
     try:
         return Predictor(opened, options=options)

@@ -11,7 +11,7 @@ from pydantic import JsonValue
 
 from plimsoll.core.budget import Budget, Check, Evidence, in_unit, unit_of
 from plimsoll.core.deviation import TensorDeviation
-from plimsoll.metrics.decisions import Flips, ScoreDeviation
+from plimsoll.metrics.decisions import Flips, ScoreDeviation, pictures_needed, upper_bound
 from plimsoll.prove.classifications import ClassificationComparison, too_few
 from plimsoll.prove.comparison import Comparison
 from plimsoll.prove.layers import Layer
@@ -30,6 +30,12 @@ _LAYER_DB = 20.0
 
 _NO_DEVIATION = 1e-6
 """Score deviation below this is float32's own rounding."""
+
+
+def provable(share: float, count: int) -> tuple[int, float]:
+    """Return how many pictures without a mistake it takes to prove that at most a share of all has one, and the
+    smallest share that `count` of them prove."""
+    return pictures_needed(share), upper_bound(0, count)
 
 
 @dataclass(frozen=True)

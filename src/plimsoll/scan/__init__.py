@@ -12,6 +12,8 @@ shard_run   `ShardRunner`: a worker watched over; what crashes it becomes a row;
 table       `Table`: manifest, schema, parts
 engine      `Engine`: where shards run; `LocalEngine`: on this machine
 earlier     what another table has scored already
+decisions   what people decided on pictures of a table, joined with their scores
+threshold   what bands of scores hold and cost, and which bands keep given limits
 """
 
 from plimsoll.scan.run import ScanResult, scan

@@ -29,6 +29,10 @@ class ScanModel(BaseModel):
     bundle_sha256: str
     """Of all that the answers depend on: networks, Specs, targets, preprocessing, options of the runtime, threshold.
     It is the same for a bundle and for its parts given one by one."""
+    positive: str | None = None
+    """The label that `score` is of; None where it is that of the best label, or there is none."""
+    bands: tuple[tuple[str, float | None], ...] = ()
+    """How people read the score: a label, and the score below which it ends."""
 
     @classmethod
     def of(cls, predictor: Predictor, threshold: float | None) -> Self:
@@ -49,6 +53,8 @@ class ScanModel(BaseModel):
             model_sha256=_joined([network["files"] for network in networks]),
             spec_sha256=_joined([network["spec"] for network in networks]),
             bundle_sha256=hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest(),
+            positive=getattr(predictor.spec.output, "positive", None),
+            bands=tuple((band.label, band.below) for band in getattr(predictor.spec.output, "bands", ())),
         )
 
 

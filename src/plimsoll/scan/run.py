@@ -69,6 +69,7 @@ def scan(  # noqa: PLR0913 - the options of a command
     preprocessing: Any = None,
     options: Mapping[str, str] | None = None,
     threshold: float | None = None,
+    policy: str | os.PathLike[str] | None = None,
     pdq: bool = False,
     column: str = "",
     shard_size: int | None = None,
@@ -83,8 +84,9 @@ def scan(  # noqa: PLR0913 - the options of a command
     Sources are folders, patterns, picture files, lists of paths (`.txt`, `.list`, `.lst`), `.tar` archives, Parquet
     files with pictures in a column (`column`, where it isn't the only one that may hold them), and addresses that
     fsspec knows (`s3://…`). `spec`, `target`, `preprocessing` and `options` are those of `plimsoll.load`, for all
-    models. `pdq` adds the perceptual hash PDQ. `since` leaves out what that table has rows of, by the same bundle;
-    `retry_errors` answers pictures with errors again. `processes` share the cores; `force` begins anew.
+    models; `policy` is too, for the first alone. `pdq` adds the perceptual hash PDQ. `since` leaves out what that table
+    has rows of, by the same bundle; `retry_errors` answers pictures with errors again. `processes` share the cores;
+    `force` begins anew.
 
     Every picture gets a row, with an error where it can't be answered. Raises InputError where the table is another
     scan's, or can't be written, and what `plimsoll.load` raises.
@@ -105,8 +107,9 @@ def scan(  # noqa: PLR0913 - the options of a command
             None if target is None else str(target),
             preprocessing,
             dict(options or {}),
+            os.fspath(policy) if policy is not None and number == 0 else None,
         )
-        for model in _all(models)
+        for number, model in enumerate(_all(models))
     )
     return run(settings, _all(sources), os.fspath(out), chosen, LocalEngine(processes))
 

@@ -47,11 +47,17 @@ class ModelSettings:
     target: str | None = None
     preprocessing: Any = None
     options: dict[str, str] = field(default_factory=dict)
+    policy: str | None = None
 
     def open(self) -> Predictor:
         """Open it; raises what `plimsoll.load` raises."""
         return load(
-            self.model, spec=self.spec, target=self.target, preprocessing=self.preprocessing, options=self.options
+            self.model,
+            spec=self.spec,
+            target=self.target,
+            preprocessing=self.preprocessing,
+            options=self.options,
+            policy=self.policy,
         )
 
 

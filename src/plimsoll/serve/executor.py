@@ -104,6 +104,7 @@ class ModelExecutor:
             Path(spec) if spec else None,
             target=Target.parse(config["target"]) if config["target"] else None,
             preprocessing=config["preprocessing"],
+            policy=Path(config["policy"]) if config.get("policy") else None,
         )
         try:
             if config["verify"]:
@@ -261,7 +262,7 @@ class _CascadeExecutor(ModelExecutor):
     def of(cls, predictor: CascadePredictor, config: Mapping[str, Any]) -> Self:
         """Take an open cascade; with `verify`, the golden vectors of its bundle must pass first."""
         try:
-            if config["target"] or config["preprocessing"] or config["options"]:
+            if config["target"] or config["preprocessing"] or config["options"] or config.get("policy"):
                 raise InputError("a cascade's networks have their own targets and settings", "Give none.")
             if config["verify"] and Path(config["model"]).exists() and not config["model"].endswith(".toml"):
                 with CascadeBundle.open(Path(config["model"])) as bundle:

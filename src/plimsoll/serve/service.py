@@ -55,6 +55,7 @@ class ModelConfig:
     preprocessing: str | None = None
     options: Mapping[str, str] = field(default_factory=dict)
     """Of the runtime."""
+    policy: Path | None = None
     plan_options: PlanOptions = field(default_factory=PlanOptions)
 
     def plan(self) -> WorkerPlan:
@@ -231,6 +232,7 @@ class ServedModel:
             "target": str(config.target) if config.target is not None else None,
             "preprocessing": config.preprocessing,
             "options": dict(config.options),
+            "policy": str(config.policy) if config.policy is not None else None,
             "threads": plan.threads,
             "decoders": plan.decoders,
             "max_batch": plan.max_batch,

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from plimsoll.core.budget import MEANS, Budget, Limit, limit_kind
 from plimsoll.errors import ImageError, InputError
-from plimsoll.metrics.decisions import pictures_needed, upper_bound
 from plimsoll.preprocessing.decode import read
 from plimsoll.prove.labels import LABELS_HINT, Truths, label_of
+from plimsoll.prove.proof import provable
 
 CALIBRATION_SHARE = 0.3
 VALIDATION_SHARE = 0.2
@@ -120,17 +120,17 @@ def _require_labels(limit: Limit, count: int, labelled: int, given: bool) -> Non
 
 
 def _require(limit: Limit, parts: Split, count: int, labelled: str, flawless: str) -> None:
-    needed = pictures_needed(abs(limit.value))
+    needed, least = provable(abs(limit.value), count)
     if needed <= count:
         return
     share = count / max(len(parts.test), 1)
     total = _total_for(math.ceil(needed / share))
     limited = f" (with --max-images: {parts.left_out:,} were left out)" if parts.left_out else ""
-    provable = Limit(limit.metric, math.copysign(_rounded_up(upper_bound(0, count)), limit.value))
+    smallest = Limit(limit.metric, math.copysign(_rounded_up(least), limit.value))
     raise InputError(
         f"the budget {limit} can't be proven: {parts.total:,} pictures leave {count:,} {labelled}to test, and"
         f" {flawless} it takes {needed:,}",
-        f"Give {total:,} pictures or more{limited}, or allow {provable}.",
+        f"Give {total:,} pictures or more{limited}, or allow {smallest}.",
     )
 
 

@@ -5,6 +5,7 @@ inputs  the input side: steps, and further inputs
 steps   the input steps, and what each does to a picture
 files   Specs as TOML files, and their JSON Schema
 beside  files that a Spec names
+policy  `Policy`: bands that replace a Spec's
 """
 
 from __future__ import annotations
