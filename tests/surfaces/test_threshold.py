@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from helpers.html_parser import Page
 from helpers.small_models import SPEC, small_model
 from plimsoll.bundle import Bundle
 from plimsoll.inference.predictor import load
@@ -139,8 +140,18 @@ def test_bands_are_chosen_within_the_limits_and_hold_what_is_said(
     recalls = [point["recall"][0] for point in measured["details"]["curve"]]
     assert np.diff(recalls).max() < 0.01  # Each threshold divides the sample anew, so the curve has small steps up.
     # The Spec's bands are judged where none are asked for.
-    stated = run_here("threshold", str(table), "--labels", str(decisions), "--json")
+    html = tmp_path / "report.html"
+    stated = run_here("threshold", str(table), "--labels", str(decisions), "--json", "--report", html)
     assert "at 0.2-0.8 people look at" in json.loads(stated.stdout)["measurements"]["headline"]
+    page = Page(html.read_text())
+    assert page.wrong == []
+    assert len([each for each in page.all("svg") if each.get("class") == "chart"]) == 3
+    assert not page.all("script")
+    hostile = table.with_name("<script>alert(1)</script>".replace("/", ":"))
+    hostile.symlink_to(table)
+    done = run_here("threshold", hostile, "--labels", str(decisions), "--report", html, "--force")
+    assert done.returncode == 0, done.stderr
+    assert not Page(html.read_text()).all("script")
 
 
 def test_limits_that_the_sample_cannot_prove_are_refused_with_the_best(

@@ -77,7 +77,10 @@ def threshold(  # noqa: PLR0913 - each parameter is an option of the command
         ),
     ] = None,
     report: Annotated[
-        Path | None, typer.Option("--report", metavar="FILE", help="Write the report, as JSON, to this file.")
+        Path | None,
+        typer.Option(
+            "--report", metavar="FILE", help="Write the report to this file: a page if it ends in .html, else JSON."
+        ),
     ] = None,
     force: options.Force = False,
     json_: options.Json = False,
@@ -105,7 +108,9 @@ def threshold(  # noqa: PLR0913 - each parameter is an option of the command
     figures = study.bands(named)
     result = _report(table, scanned, decisions, study, figures, _checks(figures, pass_, precision))
     if report is not None:
-        _write(report, result.to_json())
+        from plimsoll.report.page import render
+
+        _write(report, render(result) if report.suffix.lower() in (".html", ".htm") else result.to_json())
     if json_:
         typer.echo(result.to_json())
     else:

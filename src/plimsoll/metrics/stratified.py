@@ -52,6 +52,8 @@ class Cells:
     """From the share down to its lower limit."""
     above: Floats
     """From the share up to its upper limit."""
+    seen: NDArray[np.bool_]
+    """Whether any member was sampled."""
 
     @classmethod
     def of(
@@ -68,7 +70,7 @@ class Cells:
         low, high = limits.reshape(-1, 2).T
         share = np.where(drawn > 0, hits / np.maximum(drawn, 1), 0.5)
         finite = np.sqrt(1 - drawn / np.maximum(whole, 1))
-        return cls(whole.astype(np.float64), share, (share - low) * finite, (high - share) * finite)
+        return cls(whole.astype(np.float64), share, (share - low) * finite, (high - share) * finite, drawn > 0)
 
     def total(self, weights: ArrayLike) -> Estimate:
         """Return the sum of weight * share over the cells; `weights` is a number for each, of either sign."""
@@ -79,9 +81,9 @@ class Cells:
         return Estimate(value, value - math.sqrt(float(down @ down)), value + math.sqrt(float(up @ up)))
 
     def mean(self, chosen: NDArray[np.bool_]) -> Estimate:
-        """Return which share of the members of the chosen cells is positive; 0 to 1 where they have none."""
+        """Return which share of the members of the chosen cells is positive; NaN, 0 to 1, where none was sampled."""
         members = np.where(chosen, self.population, 0.0)
-        if not members.any():
+        if not (self.seen & (members > 0)).any():
             return Estimate(math.nan, 0.0, 1.0)
         estimate = self.total(members / members.sum())
         return Estimate(estimate.value, max(0.0, estimate.low), min(1.0, estimate.high))

@@ -211,7 +211,7 @@ def cost(bands: Sequence[BandFigures]) -> str:
         parts.append(f"at {passing[0].below:g} people look at no picture")
     if passing:
         missed = passing[0].of_bad
-        parts.append(f"{_percent(missed.value)} (≤ {_percent(missed.high, up=True)}) of bad ones pass")
+        parts.append(f"{_percent(missed.value)} (≤\u00a0{_percent(missed.high, up=True)}) of bad ones pass")
     return " and ".join(parts)
 
 
@@ -223,7 +223,7 @@ def _percent(share: float, *, up: bool = False) -> str:
     digits = 1 if value >= 1 else 2 if value >= 0.1 else 3
     scale = 10**digits
     rounded = math.ceil(value * scale - 1e-9) / scale if up else round(value, digits)
-    return f"{rounded:g} %"
+    return f"{rounded:g}\u00a0%"
 
 
 __all__ = ["BandFigures", "CurvePoint", "Estimate", "Named", "ThresholdStudy", "cost", "named_bands"]

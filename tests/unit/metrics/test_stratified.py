@@ -25,7 +25,9 @@ def test_a_cell_has_the_clopper_pearson_lower_and_the_jeffreys_upper_limit() -> 
 
 def test_a_cell_that_was_counted_whole_has_no_interval_and_one_that_was_not_sampled_has_all() -> None:
     assert Cells.of([10], [10], [3]).mean(ALL) == Estimate(0.3, 0.3, 0.3)
-    assert Cells.of([10], [0], [0]).mean(ALL) == Estimate(0.5, 0.0, 1.0)
+    assert Cells.of([10, 10], [0, 10], [0, 0]).mean(np.array([True, True])) == Estimate(0.25, 0.0, 0.5)
+    unknown = Cells.of([10, 10], [0, 10], [0, 0]).mean(np.array([True, False]))
+    assert unknown.as_list() == [None, 0.0, 1.0]
 
 
 def test_sums_add_distances_in_quadrature_by_the_sign_of_their_weight() -> None:

@@ -1,4 +1,4 @@
-"""`render`: the HTML page of a `ship`, from the templates beside this module.
+"""`render`: the HTML page of a `ship` or a `threshold`, from the templates beside this module.
 
 Jinja2 escapes every value; the drawings are SVG made by `svg.py`. Style and script are in the page, and a
 Content-Security-Policy forbids all else, so that a hostile file name in a report has two walls to get over.
@@ -19,7 +19,7 @@ from markupsafe import Markup
 from pydantic import JsonValue
 
 from plimsoll.report import figures, summary
-from plimsoll.report.page import pareto_plot, proof_plots, stages, svg
+from plimsoll.report.page import pareto_plot, proof_plots, stages, svg, threshold_page
 from plimsoll.report.page.gauge import gauge, nearest_check
 from plimsoll.report.report import Report
 from plimsoll.report.ship_result import ShipResult
@@ -27,7 +27,12 @@ from plimsoll.report.trial import Trial
 
 
 def render(report: Report) -> str:
-    """Return the page of a report of kind "ship" as HTML; raises InputError if its `details` are not a ship's."""
+    """Return the page of a report of kind "ship" or "threshold" as HTML; raises InputError for one of another kind, and
+    if its `details` are not a ship's."""
+    if report.kind == threshold_page.KIND:
+        values = threshold_page.page_values(report)
+        template = _environment().get_template("threshold.html.j2")
+        return template.render(report=report, style=_own_file("page.css"), policy=_policy(""), **values)
     result = ShipResult.of(report)
     script, style = _own_file("page.js"), _own_file("page.css")
     symbols = svg.runtime_symbols(result)
