@@ -3,7 +3,7 @@ with their intervals."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from plimsoll.report.report import HEADLINE, Report
 _FRAME = Frame(460, 400, 52, 34, 14, 50)
 KIND = "threshold"
 
-Points = Sequence[tuple[float, float, float, float]]
+Points = Sequence[tuple[float, ...]]
 """Of a curve: where it lies across, its value, and the ends of its interval."""
 
 
@@ -130,7 +130,7 @@ def _plot(
     title: str,
     description: str,
     axes: tuple[str, str],
-    curves: dict[str, Points],
+    curves: Mapping[str, Points],
     ends: Sequence[float] = (),
 ) -> Markup:
     """Return curves in a square from 0 to 1, each with its interval behind it."""
