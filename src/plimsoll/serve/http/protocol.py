@@ -7,16 +7,16 @@ import logging
 from typing import Any, ClassVar
 
 import httptools
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from plimsoll.serve.settings import Settings
 
 _HEAD_BYTES = 65_536
 _HEADERS = 200
-_PIPELINED = 64
-"""Requests that wait for the answers to those before them on their connection: thousands fit into what is read at once.
-"""
+_HEAD_PIECE, _CHUNKS_PIECE = 1024, 2048
+"""So much is parsed at once of what may be many heads, and of a chunked body, behind which heads may come: what comes
+together on sixty connections would keep others waiting."""
 _LINGER_S = 1.0
 _TOO_LONG = b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
@@ -54,6 +54,16 @@ class UnreadAnswers:
         self._waiting.pop(connection, None)
 
 
+class _Flow(FlowControl):
+    """Reads no more while a connection holds requests that it hasn't parsed, whoever wants to read on."""
+
+    holding = False
+
+    def resume_reading(self) -> None:
+        if not self.holding:
+            super().resume_reading()
+
+
 class LimitedProtocol(HttpToolsProtocol):
     """A connection. `limited` makes the class for a service."""
 
@@ -66,16 +76,23 @@ class LimitedProtocol(HttpToolsProtocol):
     _head_bytes = 0
     _refused = False
     _replaying = False
+    _body_left = 0
+    """Bytes of a body that are still to come; 0 where it is chunked."""
+    _held = b""
+    """What was read behind a request that waits for the answer to another one; parsed when its turn comes."""
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self.flow: _Flow = _Flow(transport)
         self._body_pieces: list[bytes] = []
         self._limit_head()
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return
-        self._head_bytes += len(data)
+        if self._held:
+            self._held += data
+            return
         if self.timeout_keep_alive_task is not None:  # what comes may be blank lines, which begin no request
             self._unset_keepalive_if_required()
             self._limit_head()
@@ -86,7 +103,7 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         try:
             try:
-                self.parser.feed_data(data)
+                self._feed(data)
                 self._pass_body_on()
             except httptools.HttpParserUpgrade as upgrade:
                 rest = data[upgrade.args[0] :]
@@ -102,6 +119,38 @@ class LimitedProtocol(HttpToolsProtocol):
             self._refuse_invalid()
             return
         self._refuse_long_head()
+
+    def _feed(self, data: bytes) -> None:
+        """Parse data in pieces, until a request waits for the answer to another one; the rest is held."""
+        start = 0
+        while start < len(data):
+            piece = _HEAD_PIECE if self._in_head else self._body_left or _CHUNKS_PIECE
+            end = min(len(data), start + piece)
+            self._head_bytes += end - start
+            try:
+                self.parser.feed_data(memoryview(data)[start:end])
+            except httptools.HttpParserUpgrade as upgrade:
+                raise httptools.HttpParserUpgrade(start + upgrade.args[0]) from upgrade
+            start = end
+            if self.pipeline and start < len(data):
+                self._hold(data[start:])
+                return
+
+    def _hold(self, data: bytes) -> None:
+        self._held = data
+        self.flow.pause_reading()
+        self.flow.holding = True
+        self._cancel_timeout()  # of a head that is here
+
+    def _read_on(self) -> None:
+        """Parse what was held."""
+        data, self._held = self._held, b""
+        self.flow.holding = False
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+            if self._in_head:
+                self._limit_head()
+            self.data_received(data)
 
     def _refuse_invalid(self) -> None:
         """Answer what is no request, or one too many, with 400: behind the answers to those that came before it."""
@@ -161,10 +210,8 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         if self._replaying:
             return
-        if len(self.pipeline) >= _PIPELINED:
-            raise ValueError("too many requests before their answers")
         super().on_message_begin()
-        self._in_head = True
+        self._in_head, self._body_left = True, 0
         self._limit_head()
 
     def on_url(self, url: bytes) -> None:
@@ -172,10 +219,14 @@ class LimitedProtocol(HttpToolsProtocol):
             super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._replaying or not self._in_head:
+        if not self._in_head:
             return  # trailers are no headers (RFC 9110, 6.5.1): who checked those of a request has not seen them
-        super().on_header(name, value)
         name = name.lower()
+        if name == b"content-length" and value.isdigit():
+            self._body_left = int(value)
+        if self._replaying:
+            return
+        super().on_header(name, value)
         if len(self.headers) > _HEADERS:
             raise ValueError("too many headers")
         if name == b"host" and any(before == name for before, _ in self.headers[:-1]):
@@ -195,6 +246,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self.scope["state"]["crowded"] = True
 
     def on_body(self, body: bytes) -> None:
+        self._body_left = max(0, self._body_left - len(body))
         self._body_pieces.append(body)
 
     def _pass_body_on(self) -> None:
@@ -252,6 +304,8 @@ class LimitedProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if self.pipeline and not self._refused:  # uvicorn would read more at each answer
             self.flow.pause_reading()
+        elif self._held:
+            self.loop.call_soon(self._read_on)
         self._end_if_unread()
 
     def _end_if_unread(self) -> None:
