@@ -133,14 +133,17 @@ def scan(  # noqa: PLR0913 - each parameter is an option of the command
 
 def _end(result: ScanResult, seconds: float) -> None:
     failed = f", {result.failed:,} failed" if result.failed else ""
-    before = f", {result.skipped_shards:,} parts were there" if result.skipped_shards else ""
+    before = f", {_count(result.skipped_shards, 'part')} written before" if result.skipped_shards else ""
     logging.getLogger("plimsoll").info(
-        "%s pictures in %s after %.1f s%s%s, %s part%s written",
-        f"{result.pictures:,}",
+        "%s in %s after %.1f s%s%s, %s written",
+        _count(result.pictures, "picture"),
         Path(result.table).name or result.table,
         seconds,
         failed,
         before,
-        f"{result.shards:,}",
-        "" if result.shards == 1 else "s",
+        _count(result.shards, "part"),
     )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
