@@ -235,7 +235,7 @@ def test_an_interruption_keeps_what_was_answered(example_photos: list[Path], tmp
                 lambda: process.poll() is not None or (out.exists() and out.read_text().count("\n") >= 20),
                 "twenty answers",
             )
-            assert process.poll() is None
+            assert process.poll() is None, process.communicate()[1]
             process.send_signal(signal.SIGINT)
             _, messages = process.communicate(timeout=120)
         finally:
