@@ -44,7 +44,7 @@ def test_each_line_of_a_list_is_in_one_slice(
     assert all(shard.count == size for shard in shards[:-1])
     assert plan.pictures == len(lines) + 2
     paths = [path for _, path in paths_of(LocalFolder(folder / "table"), plan)]
-    assert paths == ["first.jpg", *(line for line in lines if line.strip()), "last.jpg"]
+    assert paths == ["first.jpg", *(line for line in lines if line.encode().strip()), "last.jpg"]
 
 
 def test_a_folder_is_frozen_with_odd_names_and_reasons(tmp_path: Path) -> None:
