@@ -28,7 +28,7 @@ from plimsoll.scan.earlier import Earlier
 from plimsoll.scan.entries import EntrySettings, Item, items_of
 from plimsoll.scan.facts import FileFacts, content_hash, facts_of
 from plimsoll.scan.plan import Shard
-from plimsoll.system import host
+from plimsoll.system import host, subprocesses
 
 REMEMBERED = 10_000
 """So many answers of the last pictures are remembered, to answer equal pictures of other shards without computing."""
@@ -286,15 +286,6 @@ def _requests(lines: TextIO) -> Iterator[dict[str, Any]]:
         yield json.loads(line)
 
 
-def _leave_with_parent(parent: int) -> None:
-    """End this process when its parent is gone, whatever its threads are doing."""
-    import time
-
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
-
-
 def main() -> int:
     """Answer what comes on standard input; return the exit code. A thread may wait for standard input then, which would
     keep the interpreter from ending: end it with `os._exit`."""
@@ -313,7 +304,7 @@ def main() -> int:
 
     host.keep_memory_level()
     if hasattr(os, "getppid"):
-        threading.Thread(target=_leave_with_parent, args=(os.getppid(),), daemon=True).start()
+        threading.Thread(target=subprocesses.leave_with_parent, args=(os.getppid(),), daemon=True).start()
     try:
         with ExitStack() as stack:
             work = WorkerSettings.of(json.loads(sys.stdin.readline()))

@@ -203,7 +203,7 @@ def last_lines(log: Path, count: int = 3) -> str:
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
-def _leave_with_parent(parent: int) -> None:
+def leave_with_parent(parent: int) -> None:
     """End this process when its parent is gone: a killed parent can't end us itself."""
     while os.getppid() == parent:
         time.sleep(0.5)
@@ -215,7 +215,7 @@ def main() -> None:
     folder = Path(sys.argv[1])
     job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
     if os.getppid() == job["parent"]:
-        threading.Thread(target=_leave_with_parent, args=(job["parent"],), daemon=True).start()
+        threading.Thread(target=leave_with_parent, args=(job["parent"],), daemon=True).start()
     logger = logging.getLogger("plimsoll")
     logger.setLevel(job.get("log_level", logging.INFO))
     logger.addHandler(_JsonLines(folder / _MESSAGES))
